@@ -1,0 +1,1 @@
+"""Bridges to other libraries; nothing else may import them."""

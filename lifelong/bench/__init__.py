@@ -1,0 +1,1 @@
+"""Metrics by definition, and honest comparison."""

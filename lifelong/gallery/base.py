@@ -1,0 +1,143 @@
+"""What every gallery promises: vectors go in once, keep the space that made them, and are found by exact id.
+
+The score of a query `q` against a row `x` is the zero-padded cosine on the leading coordinates,
+`q[:d] . x[:d] / (|q| |x|)` with `d = min(len(q), len(x))`: the shorter of the two is read as if it ended in
+zeros, and neither norm is taken anew. Equal scores are told apart by age: the older row comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from lifelong.types import Space
+
+Value = str | int | float | bool | None
+Where = Mapping[str, Value]
+Vectors = np.ndarray[Any, Any] | Tensor
+Payload = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found row.
+
+    Args:
+        id: Id of the row.
+        score: Zero-padded cosine in -1..1, rounded to float32.
+        space: Id of the space that made the row.
+        payload: The caller's own copy of what was stored with it.
+    """
+
+    id: str
+    score: float
+    space: str
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored row: its vector is `[D]` float32, bit for bit as it was given; `seq` says when it was written."""
+
+    id: str
+    seq: int
+    space: str
+    vector: np.ndarray[Any, np.dtype[np.float32]]
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """How much a gallery holds.
+
+    Args:
+        rows: Rows that can be found.
+        by_space: The same, by id of the space that made them; no space without rows.
+        sequence: Number of the newest change that is seen.
+        bytes: Memory that the searched vectors take, overwritten ones not yet swept out included.
+    """
+
+    rows: int
+    by_space: dict[str, int]
+    sequence: int
+    bytes: int
+
+
+class View(Protocol):
+    """A gallery as it was at one moment; it never changes, whatever is written meanwhile."""
+
+    @property
+    def sequence(self) -> int:
+        """Return the number of the newest change in it."""
+
+    @property
+    def spaces(self) -> frozenset[str]:
+        """Return the ids of the spaces that have rows in it."""
+
+    def search(self, queries: Vectors, space: Space, k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+        """Return the best hits of each query; see `Gallery.search`."""
+
+
+class Gallery(Protocol):
+    """Ids, vectors and payloads that are written once and searched by every later model that may read them."""
+
+    def add(
+        self, ids: Sequence[str | int], vectors: Vectors, space: Space, payload: Sequence[Payload] | None = None
+    ) -> int:
+        """Store rows, all or none; an id that is there already is overwritten.
+
+        Args:
+            ids: N different ids; an integer is stored as its decimal string.
+            vectors: `[N, D]` floating point, finite, none of them zero; D is `space.dim`.
+            space: What made them; its id, width and family must agree with earlier rows.
+            payload: N dicts of plain JSON values, or None for empty ones.
+
+        Returns:
+            The sequence number of the last row, which is durable by now.
+
+        Raises:
+            DataError: Wrong ids, vectors or payload; nothing is stored.
+            SpaceError: The space is known with another width or family; nothing is stored.
+        """
+
+    def remove(self, ids: Sequence[str | int]) -> int:
+        """Remove rows durably and return how many of them were there."""
+
+    def get(self, ids: Sequence[str | int]) -> list[Row | None]:
+        """Return the row of each id, None where there is none."""
+
+    def rows(self, after: int = 0, limit: int = 1000) -> list[Row]:
+        """Return up to `limit` rows whose sequence number is above `after`, oldest first."""
+
+    def search(self, queries: Vectors, space: Space, k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+        """Return up to `k` hits of each query, best first.
+
+        Args:
+            queries: `[N, D]` floating point, finite, none of them zero; D is `space.dim`.
+            space: What made the queries; only rows of the spaces in `space.reads` are found.
+            k: Hits wanted, 1 or more; a smaller gallery returns what there is.
+            where: Payload keys and the values that they must have; a row without the key never matches.
+
+        Raises:
+            DataError: Wrong queries, `k` or `where`.
+            SpaceError: The space is known with another width.
+        """
+
+    def view(self) -> View:
+        """Return the gallery as it is now, to be used for the whole of one request."""
+
+    def stats(self) -> Stats:
+        """Return how much is stored."""
+
+    def commit(self) -> int:
+        """Make everything that was added durable and return its sequence number."""
+
+    def refresh(self) -> int:
+        """See what other processes have written and return the newest sequence number."""
+
+    def close(self) -> None:
+        """Let go of files and locks; views stay usable."""

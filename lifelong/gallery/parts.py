@@ -1,0 +1,212 @@
+"""A part of a gallery as readers see it: rows of one width in order of age, which never change.
+
+A sealed part owns a FAISS Flat index. The newest rows form a part without one: they lie in a buffer that the writer
+appends to, and a reader looks at no more than the length that was published to it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, final
+
+import faiss
+import numpy as np
+
+from lifelong.gallery.base import Payload
+from lifelong.gallery.inputs import Condition, Doubles, Floats, Token, token
+
+GATHER = 5000  # with no more allowed rows than this, picking them out beats scanning past the others
+SPARE = 1024  # with no more barred rows than this, asking for as many more beats a selector (which bars BLAS)
+BATCH = 4  # from so many queries on BLAS beats FAISS's own loops, and numpy a selector
+CELLS = 2**22  # scores in memory when all rows are scanned
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+class Top(NamedTuple):
+    """Candidates of N queries in one part.
+
+    `scores` `[N, F]` are float32 products, -inf where there is no row; `rows` `[N, F]` are row numbers;
+    no row that is missing here scores above `floor` `[N]`.
+    """
+
+    scores: Floats
+    rows: Integers
+    floor: Floats
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Part:
+    """N rows of width D.
+
+    Args:
+        vectors: `[N, D]` float32 of length 1.
+        seqs: Sequence numbers `[N]`, rising.
+        codes: Number of the space of each row, `[N]`.
+        alive: Which rows `[N]` have not been removed or overwritten.
+        ids: N ids; may be longer (the writer appends).
+        texts: N payloads as JSON; may be longer.
+        present: All that occurs in `codes`.
+        dead: How many rows are not alive.
+        index: The vectors once more for FAISS (the same memory); None for the newest rows.
+        values: N payloads as dicts, None until somebody asked; kept for the newest rows only. May be longer.
+        columns: The rows of each value of a payload key, of keys that somebody asked for.
+    """
+
+    vectors: Floats
+    seqs: Integers
+    codes: Integers
+    alive: Mask
+    ids: Sequence[str]
+    texts: Sequence[str]
+    present: frozenset[int]
+    dead: int = 0
+    index: Any = None
+    values: list[Payload | None] | None = None
+    columns: dict[str, dict[Token, Integers]] = field(default_factory=dict)
+
+    @classmethod
+    def sealed(cls, vectors: Floats, seqs: Integers, codes: Integers, ids: list[str], texts: list[str]) -> Part:
+        """Return a part of its own copy of `vectors`, with an index over them."""
+        index = faiss.IndexFlatIP(vectors.shape[1])
+        index.add(vectors)
+        own = faiss.rev_swig_ptr(index.get_xb(), vectors.size).reshape(vectors.shape)
+        alive = np.ones(len(seqs), bool)
+        return cls(own, seqs, codes, alive, ids, texts, frozenset(np.unique(codes).tolist()), index=index)
+
+    def __len__(self) -> int:
+        return len(self.seqs)
+
+    @property
+    def width(self) -> int:
+        """Return D."""
+        return int(self.vectors.shape[1])
+
+    def find(self, seqs: Integers) -> Integers:
+        """Return the row numbers of those sequence numbers that are here."""
+        if not len(self):
+            return np.empty(0, np.int64)
+        at = np.searchsorted(self.seqs, seqs).clip(max=len(self) - 1)
+        rows: Integers = at[self.seqs[at] == seqs]
+        return rows
+
+    def without(self, rows: Integers) -> Part:
+        """Return this part with `rows`, alive until now, dead; views that hold the old one keep it."""
+        alive = self.alive.copy()
+        alive[rows] = False
+        return replace(self, alive=alive, dead=self.dead + len(rows))
+
+    def payload(self, row: int) -> Payload:
+        """Return a new dict of what was stored with a row."""
+        found: Payload = json.loads(self.texts[row])
+        return found
+
+    def allowed(self, readable: Mask, condition: Condition) -> Mask | None:
+        """Return which rows `[N]` may be found, None for all.
+
+        Args:
+            readable: By number of the space, whether it may be read.
+            condition: Payload values to be matched.
+        """
+        masks = [self.alive] if self.dead else []
+        if not all(readable[code] for code in self.present):
+            masks.append(readable[self.codes])
+        masks += [self._matching(key, value) for key, value in condition]
+        return np.logical_and.reduce(masks) if masks else None
+
+    def top(self, queries: Floats, k: int, mask: Mask | None) -> Top:
+        """Return about `k` best allowed rows for each query `[M, D]`; see `Top`."""
+        barred = 0 if mask is None else len(self) - int(mask.sum())
+        if self.index is None or (barred > SPARE and len(self) - barred <= GATHER):
+            return self._gathered(queries, k, mask)
+        if mask is not None and barred > SPARE:
+            if len(queries) >= BATCH:
+                return self._scanned(queries, k, mask)
+            scores, rows = self.index.search(queries, min(k, len(self) - barred), params=_selector(mask))
+            return Top(scores, rows, _floor(scores, complete=k >= len(self) - barred))
+        fetch = min(k + barred, len(self))
+        scores, rows = self.index.search(queries, fetch)
+        floor = _floor(scores, complete=fetch == len(self))
+        return Top(scores if mask is None else np.where(mask[rows], scores, -np.inf), rows, floor)
+
+    def above(self, query: Floats, score: float, mask: Mask | None) -> Integers:
+        """Return all allowed rows whose float32 product with `query` `[D]` is at least `score`."""
+        found = self.vectors @ query >= score
+        return np.flatnonzero(found if mask is None else found & mask)
+
+    def exact(self, rows: Integers, queries: Doubles) -> Floats:
+        """Return the scores of row `rows[i]` against unit query `queries[i]`, in float64 and then rounded.
+
+        Equal vectors get equal scores wherever they lie: einsum adds each row up in the same order.
+        """
+        shared = min(self.width, queries.shape[1])
+        mine = self.vectors[rows, :shared].astype(np.float64)
+        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared]))
+        rounded: Floats = score.clip(-1, 1).astype(np.float32)
+        return rounded
+
+    def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:
+        rows = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
+        top = _largest(queries @ (self.vectors if mask is None else self.vectors[rows]).T, k)
+        return top._replace(rows=rows[top.rows])
+
+    def _scanned(self, queries: Floats, k: int, mask: Mask) -> Top:
+        step, barred, tops = max(1, CELLS // len(self)), ~mask, []
+        for start in range(0, len(queries), step):
+            scores = queries[start : start + step] @ self.vectors.T
+            scores[:, barred] = -np.inf
+            tops.append(_largest(scores, k))
+        return Top(*map(np.concatenate, zip(*tops, strict=True)))
+
+    def _matching(self, key: str, value: Token) -> Mask:
+        found = np.zeros(len(self), bool)
+        if self.values is not None:
+            for row in range(len(self)):
+                if (payload := self.values[row]) is None:
+                    payload = self.values[row] = self.payload(row)
+                found[row] = key in payload and _token(payload[key]) == value
+        else:
+            found[self._column(key).get(value, [])] = True
+        return found
+
+    def _column(self, key: str) -> dict[Token, Integers]:
+        """Return the rows of each value of a payload key; kept, unless no row has the key."""
+        column = self.columns.get(key)
+        if column is None:
+            lists: dict[Token, list[int]] = {}
+            for row, text in enumerate(self.texts):
+                payload = json.loads(text) if text != "{}" else {}
+                if key in payload and (known := _token(payload[key])) is not None:
+                    lists.setdefault(known, []).append(row)
+            column = {known: np.array(rows, np.int64) for known, rows in lists.items()}
+            if column:
+                self.columns[key] = column
+        return column
+
+
+def _token(value: object) -> Token | None:
+    """Return the token of a payload value; None for a list or dict, which nothing can be asked to equal."""
+    return token(value) if value is None or isinstance(value, str | int | float) else None
+
+
+def _selector(mask: Mask) -> Any:  # noqa: ANN401 - FAISS's stubs describe C++, not the wrappers that Python sees
+    wrappers: Any = faiss
+    return wrappers.SearchParameters(sel=wrappers.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
+
+
+def _largest(scores: Floats, k: int) -> Top:
+    """Return the k largest of each row of `scores` `[N, F]`; `rows` are their columns."""
+    width = scores.shape[1]
+    if width <= k:
+        return Top(scores, np.broadcast_to(np.arange(width), scores.shape), _floor(scores, complete=True))
+    best = np.argpartition(scores, width - k, axis=1)[:, width - k :]
+    scores = np.take_along_axis(scores, best, axis=1)
+    return Top(scores, best, scores.min(axis=1))
+
+
+def _floor(scores: Floats, *, complete: bool) -> Floats:
+    """Return above which score FAISS, whose last column is its worst, left nothing out."""
+    return np.full(len(scores), -np.inf, np.float32) if complete else scores[:, -1]

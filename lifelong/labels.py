@@ -1,0 +1,92 @@
+"""An open set of labels and their stable indices: what a head's column 7 means, for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lifelong.errors import DataError
+
+Label = str | int
+
+
+def plain_label(label: object) -> Label:
+    """Return `label` as a plain `str` or `int`.
+
+    Raises:
+        DataError: The label is neither (a float, None, a vector ...).
+    """
+    if isinstance(label, np.generic) or (isinstance(label, Tensor) and label.dim() == 0):
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, str | int):
+        raise DataError(f"a label must be a string or an integer, got {label!r}; convert it first")
+    return label
+
+
+class LabelMap:
+    """Labels in the order in which they first appeared; an index, once given, never changes.
+
+    Args:
+        labels: Labels known from the start, in index order.
+
+    >>> labels = LabelMap()
+    >>> labels.register(["shirt", "boot"])
+    2
+    >>> labels.index("boot"), labels[1], labels.index("hat")
+    (1, 'boot', -1)
+    """
+
+    def __init__(self, labels: Iterable[object] = ()) -> None:
+        self._labels: list[Label] = []
+        self._index: dict[Label, int] = {}
+        self.register(labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> Label:
+        return self._labels[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelMap) and self._labels == other._labels
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def register(self, labels: Iterable[object]) -> int:
+        """Give an index to each label that has none; return how many labels there are now."""
+        for label in map(plain_label, labels):
+            if label not in self._index:
+                self._index[label] = len(self._labels)
+                self._labels.append(label)
+        return len(self._labels)
+
+    def index(self, label: object) -> int:
+        """Return the index of `label`, or -1 if it never appeared."""
+        return self._index.get(plain_label(label), -1)
+
+    def encode(self, labels: Tensor | Sequence[object], names: Sequence[Label] | None = None) -> Tensor:
+        """Return indices `[N]` i64 of `labels`; -1 for a label that never appeared.
+
+        Args:
+            labels: Integer labels `[N]` as a tensor, or any sequence of labels.
+            names: What integer labels stand for: label `i` means `names[i]`.
+        """
+        if not isinstance(labels, Tensor):
+            return torch.tensor([self.index(label) for label in labels], dtype=torch.int64)
+        if labels.is_floating_point() or labels.dim() != 1:
+            raise DataError(f"labels must be integers of shape [N], got {labels.dtype} of shape {list(labels.shape)}")
+        values, where = labels.unique(return_inverse=True)
+        found = [self.index(names[v] if names is not None else v) for v in values.tolist()]
+        return torch.tensor(found, dtype=torch.int64, device=labels.device)[where]
+
+    def decode(self, indices: Tensor | Sequence[int]) -> list[Label]:
+        """Return the labels of `indices` `[N]`."""
+        listed = indices.tolist() if isinstance(indices, Tensor) else indices
+        return [self._labels[i] for i in listed]
+
+    def tolist(self) -> list[Label]:
+        """Return all labels in index order."""
+        return list(self._labels)

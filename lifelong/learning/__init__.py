@@ -1,0 +1,8 @@
+"""Strategies, the one training loop, buffers and checkpoints."""
+
+from lifelong.learning.buffers import ClassBalanced, Reservoir
+from lifelong.learning.learner import Learner
+from lifelong.learning.optimizers import Optim
+from lifelong.learning.strategy import Chain, Needs, Strategy
+
+__all__ = ["Chain", "ClassBalanced", "Learner", "Needs", "Optim", "Reservoir", "Strategy"]

@@ -1,0 +1,304 @@
+"""The one training loop: whatever learns, learns here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.batching import stack
+from lifelong.errors import ConfigError, DataError
+from lifelong.labels import Label, LabelMap
+from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
+from lifelong.learning.strategy import State, Strategy
+from lifelong.models import Classifier, outputs
+from lifelong.types import Batch, Experience, Output
+
+
+class Setting(Protocol):
+    """What a scenario says about itself, so that a strategy that needs more is refused early."""
+
+    @property
+    def kind(self) -> str:
+        """One of `class-il`, `domain-il`, `task-il`, `data-il`, `online`."""
+
+    @property
+    def provides(self) -> Collection[str]:
+        """Facts among `boundaries`, `task_id`, `known_classes`, `epochs`."""
+
+
+@final
+class Learner:
+    """A model, a strategy and the loop that runs them.
+
+    The same loop serves streams with boundaries (`fit`) and without (`partial_fit`), gradient methods and
+    closed-form ones (then backward and step are left out). All its random choices come from one generator of
+    its own, saved with everything else: a restored learner goes on bit for bit.
+
+    Args:
+        model: Trained in place, on `device`.
+        strategy: What keeps it from forgetting; None trains naively.
+        optim: Optimizer and learning rate.
+        batch_size: New samples per step.
+        seed: Of the order of samples.
+        device: `cpu`, `cuda`, ...
+        setting: The scenario; a strategy that needs more than it provides is refused here.
+
+    Raises:
+        ConfigError: The strategy and the scenario do not fit, or an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Classifier,
+        strategy: Strategy | None = None,
+        *,
+        optim: Optim | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        setting: Setting | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        self.strategy = strategy or Strategy()
+        if setting is not None:
+            self.strategy.needs.refuse_unless(setting.kind, setting.provides, type(self.strategy).__name__)
+        self.device, self.batch_size, self.optim = torch.device(device), batch_size, optim or Optim()
+        self.labels = LabelMap()
+        self.random = torch.Generator().manual_seed(seed)
+        self.model = model.to(self.device)
+        self.strategy.adapt(self.model)
+        self.model.to(self.device)
+        self.tasks: dict[int, list[int]] = {}  # class indices by task, kept in a task-incremental setting only
+        self.by_task = setting is not None and setting.kind == "task-il"
+        self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}
+        self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
+        self._epoch_start = self.random.get_state()
+        self._mask: Tensor | None = None
+        self._rebuild()
+
+    def fit(self, experience: Experience, epochs: int = 1, *, on_step: Callable[[], None] | None = None) -> None:
+        """Learn one experience; after a `restore` in the middle of it, learn the rest of it.
+
+        Args:
+            experience: Its index must be the learner's next (`position["experience"]`).
+            epochs: Passes over its training data (closed-form strategies need one and make one).
+            on_step: Called after each step and after the end, with everything consistent: commit here.
+
+        Raises:
+            DataError: Samples are not finite or of a wrong shape; nothing was learned from that batch.
+        """
+        if epochs < 1:
+            raise ConfigError(f"epochs must be at least 1, got {epochs}")
+        at = self.position
+        if experience.index != at["experience"]:
+            raise ConfigError(
+                f"experience {at['experience']} is next, got {experience.index}; "
+                f"{'finish the one that is half learned' if at['open'] else 'experiences come in stream order'}"
+            )
+        if not at["open"]:
+            self._begin(experience)
+        while at["epoch"] < (epochs if self._parameters else 1):
+            self._epoch(experience, on_step)
+        self.strategy.end(self.model, experience)
+        at.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
+        if on_step:
+            on_step()
+
+    def partial_fit(self, x: object, y: object, ids: object = None) -> Learner:
+        """Learn from samples as they come: no experience, no boundary, new labels welcome.
+
+        Args:
+            x: Inputs `[N, ...]`, tensor, array or list.
+            y: N labels, strings or integers.
+            ids: Stable sample ids `[N]`; counted on from the samples seen so far unless given.
+        """
+        inputs = x if isinstance(x, Tensor) else stack(list(x))  # type: ignore[call-overload]
+        labels = y.tolist() if isinstance(y, Tensor | np.ndarray) else list(y)  # type: ignore[call-overload]
+        first = self.counters["samples"]
+        numbers = torch.arange(first, first + len(labels)) if ids is None else torch.as_tensor(ids)
+        self._check(inputs)
+        self.labels.register(labels)
+        batch = Batch.of(inputs, self.labels.encode(labels), numbers)
+        self.model.train()
+        for start in range(0, len(batch), self.batch_size):
+            self.step(batch[start : start + self.batch_size])
+        return self
+
+    def step(self, batch: Batch) -> float:
+        """Take one training step on new samples with class indices; return the loss.
+
+        Raises:
+            DataError: The inputs are not finite or of a wrong shape; nothing has changed.
+        """
+        self._check(batch.x)
+        if len(self.labels) > self._room:
+            self._grow()
+        batch = batch.to(self.device) if self.device.type != "cpu" else batch
+        if self._parameters:
+            loss = self._descend(batch)
+        else:
+            with torch.no_grad():
+                self.strategy.observe(self.model, batch, self.model(batch.x, batch.task))
+            loss = 0.0
+        self.counters["steps"] += 1
+        self.counters["samples"] += len(batch)
+        return loss
+
+    def outputs(self, x: Tensor, task: int = -1) -> Output:
+        """Return features `[N, D]` and logits `[N, C]` (C known classes) on the CPU; nothing changes."""
+        self._check(x)
+        out = outputs(self.model, x, device=self.device)
+        logits = out.logits[:, : len(self.labels)]
+        if task in self.tasks:
+            own = torch.zeros(len(self.labels), dtype=torch.bool)
+            own[self.tasks[task]] = True
+            logits = logits.masked_fill(~own, -torch.inf)
+        return Output(out.features, logits)
+
+    def predict(self, x: Tensor, task: int = -1) -> list[Label]:
+        """Return the N most likely labels of inputs `[N, ...]`; with a known `task`, among its classes."""
+        if not len(self.labels):
+            raise DataError("nothing has been learned yet; fit an experience first")
+        return self.labels.decode(self.outputs(x, task).logits.argmax(1))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return embeddings `[N, D]` of inputs `[N, ...]`."""
+        return self.outputs(x).features
+
+    def score(self, experience: Experience) -> float:
+        """Return the share (0..1) of held-out samples of `experience` that are predicted right."""
+        right = total = 0
+        for batch in experience.batches(1024, None, self.labels, test=True):
+            task = int(batch.task[0]) if self.by_task else -1
+            right += int((self.outputs(batch.x, task).logits.argmax(1) == batch.y).sum()) if len(self.labels) else 0
+            total += len(batch)
+        return right / max(total, 1)
+
+    def state(self) -> State:
+        """Return copies of everything that a bit-exact continuation needs."""
+        return {
+            "model": {name: t.detach().clone() for name, t in self.model.state_dict().items()},
+            "optimizer": named_state(self._optimizer, self._parameters) if self._optimizer else {},
+            "strategy": self.strategy.state(),
+            "labels": self.labels.tolist(),
+            "tasks": {str(k): v for k, v in self.tasks.items()},
+            "random": {
+                "order": self.random.get_state(),
+                "epoch_start": self._epoch_start,
+                "model": self.model.generator.get_state(),
+            },
+            "counters": dict(self.counters),
+            "position": dict(self.position),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave, from a learner made with the same arguments.
+
+        Raises:
+            ConfigError: The state is of another model or strategy.
+        """
+        self.labels = LabelMap(state["labels"])
+        self.tasks = {int(k): list(v) for k, v in state["tasks"].items()}
+        self._grow()
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise ConfigError(f"the saved state is of another model: {str(error).splitlines()[-1].strip()}") from error
+        self.strategy.restore(state["strategy"])
+        if self._optimizer:
+            load_named_state(self._optimizer, self._parameters, state["optimizer"])
+        self.random.set_state(state["random"]["order"])
+        self._epoch_start = state["random"]["epoch_start"]
+        self.model.generator.set_state(state["random"]["model"])
+        self.counters, self.position = dict(state["counters"]), dict(state["position"])
+
+    def _begin(self, experience: Experience) -> None:
+        experience.register(self.labels)
+        if self.by_task:
+            self.tasks[experience.task] = [self.labels.index(c) for c in experience.classes]
+        self._grow()
+        self.strategy.begin(self.model, experience)
+        self.position["open"] = 1
+
+    def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
+        at = self.position
+        if at["batch"]:
+            self.random.set_state(self._epoch_start)  # draw the same order again, then leave out what is done
+        else:
+            self._epoch_start = self.random.get_state()
+        self.model.train()
+        for batch in experience.batches(self.batch_size, self.random, self.labels, skip=at["batch"]):
+            self.step(batch)
+            at["batch"] += 1
+            if on_step:
+                on_step()
+        at["epoch"] += 1
+        at["batch"] = 0
+
+    def _descend(self, batch: Batch) -> float:
+        strategy, model = self.strategy, self.model
+        mixed = strategy.augment(batch)
+        out = model(mixed.x, mixed.task)
+        logits = out.logits if self._mask is None else out.logits.masked_fill(~self._mask[mixed.task], -torch.inf)
+        loss = F.cross_entropy(logits, mixed.y)
+        extra = strategy.penalty(model, mixed, out)
+        loss = loss if extra is None else loss + extra
+        value = loss.item()
+        if not math.isfinite(value):
+            raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
+        assert self._optimizer is not None
+        self._optimizer.zero_grad()
+        loss.backward()
+        strategy.project(model)
+        before = {n: p.detach().clone() for n, p in self._parameters.items()} if strategy.keeps_delta else {}
+        self._optimizer.step()
+        if strategy.keeps_delta:
+            strategy.project_delta(model, before)
+        self.counters["rehearsed"] += len(mixed) - len(batch)
+        new = out if mixed is batch else Output(out.features[: len(batch)], out.logits[: len(batch)])
+        strategy.observe(model, batch, new)
+        return value
+
+    def _check(self, x: Tensor) -> None:
+        width = math.prod(self.model.input_shape)
+        if x.dim() < 2 or not x.is_floating_point() or math.prod(x.shape[1:]) != width:
+            raise DataError(
+                f"inputs must be floats of shape [N, {', '.join(map(str, self.model.input_shape))}], "
+                f"got {x.dtype} of shape {list(x.shape)}"
+            )
+        # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
+        if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
+            bad = int((~x.isfinite()).flatten(1).any(1).sum())
+            raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
+
+    def _grow(self) -> None:
+        self.model.grow(len(self.labels))
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        """Point the optimizer at the parameters that exist now; momenta follow by name."""
+        old = named_state(self._optimizer, self._parameters) if getattr(self, "_optimizer", None) else {}
+        self._parameters: dict[str, nn.Parameter] = trained(self.model)
+        self._optimizer: torch.optim.Optimizer | None = None
+        if self._parameters:
+            self._optimizer = self.optim.make(list(self._parameters.values()))
+            load_named_state(self._optimizer, self._parameters, old)
+        self._room = self.model.classes
+        if self.by_task:
+            mask = torch.zeros(max(self.tasks, default=-1) + 2, self._room, dtype=torch.bool)
+            mask[-1] = True  # task -1: unknown, every class is possible
+            for task, classes in self.tasks.items():
+                mask[task, classes] = True
+            self._mask = mask.to(self.device)
+
+
+def plain(learner: Learner) -> dict[str, Any]:
+    """Return the numbers of a learner that people watch: counters, position and its strategy's summary."""
+    return {**learner.counters, **learner.position, **learner.strategy.summary()}

@@ -1,0 +1,73 @@
+"""Optimizers by name, whose state follows parameters by name and survives their growth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.errors import ConfigError, UnknownName
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Optim:
+    """Which optimizer, and its settings.
+
+    Args:
+        name: `sgd`, `adam` or `adamw`.
+        lr: Learning rate, > 0.
+        momentum: Of SGD, 0..1.
+        weight_decay: L2 factor, >= 0.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.name not in ("sgd", "adam", "adamw"):
+            raise UnknownName.among("optimizer", self.name, ["sgd", "adam", "adamw"])
+        if not self.lr > 0 or not 0 <= self.momentum < 1 or self.weight_decay < 0:
+            raise ConfigError(f"need lr > 0, 0 <= momentum < 1 and weight_decay >= 0, got {asdict(self)}")
+
+    def make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
+        """Return the optimizer of `parameters`."""
+        if self.name == "sgd":
+            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that train, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def named_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> State:
+    """Return copies of the optimizer's state by parameter name (momenta, step counts)."""
+    return {
+        name: {k: v.clone() if isinstance(v, Tensor) else v for k, v in optimizer.state[p].items()}
+        for name, p in parameters.items()
+        if p in optimizer.state
+    }
+
+
+def load_named_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: State) -> None:
+    """Give each parameter its saved state; where it has grown, the new entries start at zero."""
+    for name, p in parameters.items():
+        if name in state:
+            optimizer.state[p] = {k: _fitted(v, p) for k, v in state[name].items()}
+
+
+def _fitted(value: Any, p: Tensor) -> Any:  # noqa: ANN401 - tensors, numbers or None
+    if not isinstance(value, Tensor) or value.dim() == 0:
+        return value.clone() if isinstance(value, Tensor) else value
+    grown = torch.zeros_like(p)
+    grown[tuple(slice(0, n) for n in value.shape)] = value.to(p)
+    return grown

@@ -1,0 +1,144 @@
+"""A backbone and a head as one model, and how to build it from plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from lifelong import plugins
+from lifelong.errors import ConfigError, DataError
+from lifelong.types import Output
+
+
+@final
+class Classifier(nn.Module):
+    """What every strategy trains and every server serves: features and logits in one pass.
+
+    Args:
+        backbone: Maps inputs to features; has `input_shape`, `dim` and `spec()`.
+        head: Maps features to logits; has `classes`, `family`, `grow()` and `spec()`.
+        seed: Of the generator that draws new head columns.
+    """
+
+    def __init__(self, backbone: nn.Module, head: nn.Module, seed: int = 0) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.backbone.input_shape)  # type: ignore[arg-type]
+
+    @property
+    def dim(self) -> int:
+        """Width D of the features."""
+        return int(self.backbone.dim)  # type: ignore[arg-type]
+
+    @property
+    def classes(self) -> int:
+        """Columns C of the logits."""
+        return int(self.head.classes)  # type: ignore[arg-type]
+
+    @property
+    def family(self) -> str:
+        """What two models' embeddings must share before comparing them is worth measuring."""
+        return str(self.head.family)
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """What is done to inputs before the first layer, as plain values."""
+        found: dict[str, Any] = getattr(self.backbone, "preprocessing", {"scale": "none"})
+        return found
+
+    def spec(self) -> dict[str, Any]:
+        """Return plain values from which `build` makes this model as it is now."""
+        return {"backbone": self.backbone.spec(), "head": self.head.spec()}  # type: ignore[operator]
+
+    def grow(self, classes: int) -> None:
+        """Make room for `classes` classes; old columns stay as they are."""
+        self.head.grow(classes, self.generator)  # type: ignore[operator]
+
+    def with_head(self, name: str, **config: Any) -> None:  # noqa: ANN401 - a head's own arguments
+        """Replace the head by a fresh one of another kind."""
+        head = _module(name, {"dim": self.dim, **config})
+        _initialise(head, self.generator)
+        self.head = head.to(next((p.device for p in self.backbone.parameters()), torch.device("cpu")))
+
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Output:  # noqa: ARG002 - for task-aware wrappers
+        """Return features `[N, D]` and logits `[N, C]` of inputs `[N, ...]`."""
+        features = self.backbone(x)
+        return Output(features, self.head(features))
+
+
+def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu") -> Classifier:
+    """Return the model that `spec` describes, drawn from its own generator (global state is untouched).
+
+    Args:
+        spec: `{"backbone": {"name": ..., arguments}, "head": {"name": ..., arguments}}`; names are plug-ins of
+            `lifelong.models`. The head's `dim` is the backbone's.
+        seed: Of all weights that are drawn now, and of head columns that are drawn later.
+        device: Where the model lives.
+
+    Raises:
+        UnknownName: No such backbone or head.
+        ConfigError: Arguments that it does not take.
+
+    >>> model = build({"backbone": {"name": "mlp", "inputs": [4], "hidden": [8]}, "head": {"name": "linear"}})
+    >>> model.grow(3)
+    >>> model(torch.zeros(2, 4)).logits.shape
+    torch.Size([2, 3])
+    """
+    missing = {"backbone", "head"} ^ set(spec)
+    if missing:
+        raise ConfigError(f"a model spec has exactly the keys 'backbone' and 'head', got {sorted(spec)}")
+    backbone = _module(**_named(spec["backbone"]))
+    head = _module(**_named({"dim": backbone.dim, **spec["head"]}))
+    model = Classifier(backbone, head, seed)
+    _initialise(model, model.generator)
+    return model.to(device)
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, x: Tensor, *, size: int = 1024, device: torch.device | str = "cpu") -> Output:
+    """Return the outputs of `model` for inputs `[N, ...]`, in eval mode, `size` rows at a time, on the CPU."""
+    if not len(x):
+        raise DataError("need at least one sample, got none")
+    training = model.training
+    model.eval()
+    parts = [model(rows.to(device)) for rows in x.split(size)]
+    model.train(training)
+    return Output(torch.cat([p.features for p in parts]).cpu(), torch.cat([p.logits for p in parts]).cpu())
+
+
+def _named(spec: object) -> dict[str, Any]:
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise ConfigError(f"a backbone or head needs a 'name', got {spec!r}")
+    return {"name": spec["name"], "config": {k: v for k, v in spec.items() if k != "name"}}
+
+
+def _module(name: str, config: Mapping[str, Any]) -> nn.Module:
+    kind = plugins.find("model", name)
+    try:
+        with torch.device("meta"):  # no memory is touched and no random number drawn until _initialise
+            module = kind(**config)
+    except TypeError as error:
+        raise ConfigError(f"the model {name!r} does not take {dict(config)}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"the model plug-in {name!r} must make an nn.Module, got {type(module).__name__}")
+    return module.to_empty(device="cpu") if any(t.is_meta for t in module.state_dict().values()) else module
+
+
+def _initialise(module: nn.Module, generator: torch.Generator) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            bound = 1 / math.sqrt(part.weight[0].numel())  # torch's own default, drawn from our generator
+            nn.init.uniform_(part.weight, -bound, bound, generator=generator)
+            if part.bias is not None:
+                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
+        elif hasattr(part, "reset"):
+            part.reset(generator)

@@ -1,0 +1,127 @@
+"""Backbones: inputs `[N, ...]` in, features `[N, D]` out; each knows its input shape and its own spec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, final
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.errors import ConfigError
+
+
+def positive(**sizes: Sequence[int] | int) -> None:
+    """Raise `ConfigError` unless every size, or every item of it, is an integer >= 1."""
+    for name, value in sizes.items():
+        items = [value] if isinstance(value, int) else list(value)
+        if not items or any(not isinstance(i, int) or i < 1 for i in items):
+            raise ConfigError(f"{name} must be integers >= 1, got {value!r}")
+
+
+@final
+class Identity(nn.Module):
+    """Features are the flattened inputs: for vectors that a frozen encoder has made already.
+
+    Args:
+        inputs: Shape of one sample.
+    """
+
+    def __init__(self, inputs: Sequence[int]) -> None:
+        super().__init__()
+        positive(inputs=inputs)
+        self.input_shape, self.dim = tuple(inputs), prod(inputs)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this backbone."""
+        return {"name": "identity", "inputs": list(self.input_shape)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x` as `[N, D]`."""
+        return x.flatten(1)
+
+
+@final
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; the features are the last layer's output.
+
+    Args:
+        inputs: Shape of one sample; it is flattened.
+        hidden: Widths of the hidden layers; may be empty.
+        features: Width D of the features; None ends after the last hidden layer's ReLU.
+    """
+
+    def __init__(self, inputs: Sequence[int], hidden: Sequence[int] = (256,), features: int | None = None) -> None:
+        super().__init__()
+        positive(inputs=inputs, **({"hidden": hidden} if hidden else {}), **({"features": features} if features else {}))
+        if not hidden and not features:
+            raise ConfigError("an mlp needs hidden layers, features, or both; got neither")
+        self.input_shape, self.hidden, self.features = tuple(inputs), tuple(hidden), features
+        widths = [prod(inputs), *hidden]
+        layers: list[nn.Module] = []
+        for before, after in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        if features:
+            layers.append(nn.Linear(widths[-1], features))
+        self.layers = nn.Sequential(*layers)
+        self.dim = features or widths[-1]
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this backbone."""
+        return {
+            "name": "mlp",
+            "inputs": list(self.input_shape),
+            "hidden": list(self.hidden),
+            "features": self.features,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `[N, D]`."""
+        features: Tensor = self.layers(x.flatten(1))
+        return features
+
+
+@final
+class Conv(nn.Module):
+    """3x3 convolutions, each with ReLU and 2x2 max pooling, then a linear layer to the features.
+
+    No batch statistics: the answer to one sample never depends on its neighbours.
+
+    Args:
+        inputs: Shape of one sample, channels first: `(channels, height, width)`.
+        channels: Output channels of each convolution.
+        features: Width D of the features.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: Sequence[int] = (32, 64), features: int = 128) -> None:
+        super().__init__()
+        positive(inputs=inputs, channels=channels, features=features)
+        if len(inputs) != 3 or min(inputs[1:]) < 2 ** len(channels):
+            raise ConfigError(
+                f"conv needs inputs (channels, height, width) of at least {2 ** len(channels)} pixels a side, "
+                f"got {tuple(inputs)}; use fewer channels or an mlp"
+            )
+        self.input_shape, self.channels, self.dim = tuple(inputs), tuple(channels), features
+        widths = [inputs[0], *channels]
+        pairs = zip(widths, widths[1:], strict=False)
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
+        side = [size // 2 ** len(channels) for size in inputs[1:]]
+        self.out = nn.Linear(widths[-1] * prod(side), features)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this backbone."""
+        return {
+            "name": "conv",
+            "inputs": list(self.input_shape),
+            "channels": list(self.channels),
+            "features": self.dim,
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `[N, D]` of images `[N, channels, height, width]` (flat rows are reshaped)."""
+        x = x.unflatten(1, self.input_shape) if x.dim() == 2 else x
+        for convolution in self.convolutions:
+            x = F.max_pool2d(F.relu(convolution(x)), 2)
+        features: Tensor = self.out(x.flatten(1))
+        return features

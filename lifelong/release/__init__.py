@@ -1,0 +1,1 @@
+"""Snapshots, cross-version compatibility, the gate, and the registry."""

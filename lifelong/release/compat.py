@@ -1,0 +1,123 @@
+"""Cross-version retrieval: can a new model's queries find what an old model wrote?
+
+`C[t, k]` is the recall at 1 of queries embedded by version t in a gallery written by version k <= t. The diagonal
+is the self-test, everything below it the cross-test. Version t is compatible with version k when its cross-test
+beats the old self-test: `C[t, k] > C[k, k]`.
+
+Source: Shen et al., "Towards Backward-Compatible Representation Learning" (the empirical criterion); Biondi et al.,
+    CL2R and IAM-CL2R (AC, AA and the transfer of compatibility).
+Differs: recall is measured against every gallery row, not class templates; ties are counted both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lifelong.errors import DataError
+
+MEASURE = "recall_at_1"
+BLOCK = 1 << 22  # similarities held at once (16 MiB in float32)
+
+
+def improves(cross: float, own: float) -> bool:
+    """Return whether a cross-test proves compatibility: strictly better than the old self-test; a tie is no proof."""
+    return cross > own
+
+
+def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> float:
+    """Return the share (0..1) of queries whose nearest gallery row, by cosine, has their label.
+
+    Rows of different width are compared as if the narrower ones were padded with zeros: the inner product runs
+    over the leading min(D, D') coordinates, the norms over all. A zero row is similar to nothing (cosine 0).
+    Among equally near rows the first counts.
+
+    Args:
+        queries: `[N, D]`, at least one row.
+        query_labels: `[N]` i64.
+        gallery: `[M, D']`, at least one row.
+        gallery_labels: `[M]` i64.
+
+    Raises:
+        DataError: Shapes do not belong together, there is nothing to compare, or a value is not finite.
+
+    >>> e = torch.eye(3)
+    >>> recall_at_1(e[:, :2], torch.tensor([0, 1, 2]), e, torch.tensor([0, 1, 2]))  # the third query is zero
+    0.6666666666666666
+    """
+    _check(queries, query_labels, "queries")
+    _check(gallery, gallery_labels, "gallery")
+    width = min(queries.shape[1], gallery.shape[1])
+    # The norm of a query scales all of its similarities alike, so only the gallery's norms can change the order.
+    rows = torch.nn.functional.normalize(gallery, dim=1)[:, :width].T
+    found = [(block[:, :width] @ rows).argmax(1) for block in queries.split(max(1, BLOCK // len(gallery)))]
+    right = gallery_labels[torch.cat(found)] == query_labels
+    return right.double().mean().item()
+
+
+def cross_matrix(
+    features_queries: Sequence[Tensor], features_gallery: Sequence[Tensor], query_labels: Tensor, gallery_labels: Tensor
+) -> Tensor:
+    """Return C `[T, T]` float64: recall at 1 of version t's queries in version k's gallery; NaN above the diagonal.
+
+    Each version embeds the queries and the gallery once (T extractions); only the products are quadratic in T.
+
+    Args:
+        features_queries: Features `[N, D_t]` of the same N queries by each of T versions.
+        features_gallery: Features `[M, D_t]` of the same M gallery rows by each of T versions.
+        query_labels: `[N]` i64.
+        gallery_labels: `[M]` i64.
+    """
+    if len(features_queries) != len(features_gallery) or not features_queries:
+        raise DataError(
+            f"need queries and gallery of the same versions, got {len(features_queries)} and {len(features_gallery)}"
+        )
+    size = len(features_queries)
+    matrix = torch.full((size, size), torch.nan, dtype=torch.float64)
+    for t, queries in enumerate(features_queries):
+        for k, gallery in enumerate(features_gallery[: t + 1]):
+            matrix[t, k] = recall_at_1(queries, query_labels, gallery, gallery_labels)
+    return matrix
+
+
+def summary(matrix: Tensor) -> dict[str, float]:
+    """Return the numbers that the field prints of C `[T, T]`; what is above the diagonal is ignored.
+
+    * `ac_strict`: Share (0..1) of pairs k < t with `C[t, k] > C[k, k]` (IAM-CL2R: a tie is incompatible).
+    * `ac_ties_compatible`: The same with `>=` (CL2R, CoReS); 1 for a model that never changes.
+    * `aa`: Mean (0..1) of the lower triangle with its diagonal; a true 0 counts as 0.
+    * `bc`: Mean over k < T of `C[T, k] - C[k, k]`: backward transfer of compatibility.
+    * `fc`: Mean over t >= 2 of `C[t, t-1] - C[t, t]`: what the last upgrade costs against re-embedding.
+
+    With a single version only `aa` is defined; the others are NaN.
+
+    Raises:
+        DataError: It is not a square matrix with finite values on and below its diagonal.
+    """
+    if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise DataError(f"need C [T, T] with T >= 1, got shape {list(matrix.shape)}")
+    c, size = matrix.double(), len(matrix)
+    rows, columns = torch.tril_indices(size, size)
+    if not torch.isfinite(c[rows, columns]).all():
+        raise DataError("C has values that are not finite on or below its diagonal; measure every pair first")
+    own, (late, early) = c.diagonal(), torch.tril_indices(size, size, -1)
+    cross = c[late, early]
+    return {
+        "ac_strict": (cross > own[early]).double().mean().item(),
+        "ac_ties_compatible": (cross >= own[early]).double().mean().item(),
+        "aa": c[rows, columns].mean().item(),
+        "bc": (c[-1, :-1] - own[:-1]).mean().item(),
+        "fc": (c.diagonal(-1) - own[1:]).mean().item(),
+    }
+
+
+def _check(features: Tensor, labels: Tensor, what: str) -> None:
+    if features.dim() != 2 or labels.shape != features.shape[:1] or not features.numel():
+        raise DataError(
+            f"{what} need features [N, D] and labels [N] with N, D >= 1, "
+            f"got {list(features.shape)} and {list(labels.shape)}"
+        )
+    if not torch.isfinite(features).all():
+        raise DataError(f"the features of the {what} are not finite; check the model that made them")

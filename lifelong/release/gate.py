@@ -1,0 +1,221 @@
+"""The gate: what may go live, and why not.
+
+Every update is judged by the same ordered checks on rows that nobody trained on:
+
+1. `finite`: no weight is NaN or infinite;
+2. `probe`: the model, rebuilt from its own spec, answers the probe as the trainer's model did;
+3. `labels`: the live version's labels are the first of the candidate's, so class indices keep their meaning;
+4. `input`: clients need not change what they send;
+5. `accuracy`: on the classes the live version knows, the candidate loses at most `max_accuracy_drop`;
+6. `compatibility`: for each space that is read today, the candidate's queries find more in that version's gallery
+   than that version's own queries do (`C[new, k] > C[k, k]`, strictly).
+
+A space that was not proven is not read: the returned snapshot says so. Nothing is ever re-embedded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from lifelong.errors import ArtifactError, ConfigError, DataError
+from lifelong.models import Classifier, outputs
+from lifelong.release.compat import MEASURE, improves, recall_at_1
+from lifelong.release.report import Check, Report
+from lifelong.release.screening import FIRST, called, rebuilt, same_input, same_labels, skipped
+from lifelong.release.snapshot import Snapshot
+from lifelong.types import Batch, Output
+
+__all__ = ["Check", "Gate", "Report"]
+
+Proof = dict[str, Any]
+
+
+@final
+@dataclass(frozen=True)
+class _Answers:
+    """What a snapshot says of the held-out rows, or why it cannot be asked."""
+
+    snapshot: Snapshot
+    said: Output | None = None
+    why: str = ""
+
+
+@final
+class Gate:
+    """Judges candidates on held-out rows.
+
+    Args:
+        held_out: Inputs and class indices of the candidate's labels; rows of classes that a version does not know
+            (or of index -1) are left out where that version is measured.
+        gallery: Rows to write as old galleries, `held_out` then being the queries. By default each class's rows
+            of `held_out` go alternately to the gallery and to the queries, the first to the gallery.
+        max_accuracy_drop: Share (0..1) of accuracy on known classes that an update may cost.
+        compatible: Refuse a candidate that cannot read what is read today. False is for a major release: such a
+            space is just not read any more, and the report says so.
+
+    Raises:
+        ConfigError: The limit is no share.
+        DataError: There is nothing to measure on.
+    """
+
+    def __init__(
+        self,
+        held_out: Batch,
+        *,
+        gallery: Batch | None = None,
+        max_accuracy_drop: float = 0.02,
+        compatible: bool = True,
+    ) -> None:
+        if not 0 <= max_accuracy_drop <= 1:
+            raise ConfigError(f"max_accuracy_drop is a share from 0 to 1, got {max_accuracy_drop}")
+        if not len(held_out) or (gallery is not None and not len(gallery)):
+            raise DataError("the gate needs held-out rows, got none; give it some that are not trained on")
+        self.max_accuracy_drop, self.compatible = max_accuracy_drop, compatible
+        self._rows = held_out if gallery is None else Batch.cat([held_out, gallery])
+        self._scored = torch.arange(len(self._rows)) < len(held_out)
+        self._written = _alternate(held_out.y) if gallery is None else ~self._scored
+
+    def judge(
+        self, candidate: Snapshot, live: Snapshot | None, older: Sequence[Snapshot] = ()
+    ) -> tuple[Snapshot, Report]:
+        """Return the candidate with exactly the spaces that it proved to read, and the report.
+
+        Each snapshot embeds the held-out rows once.
+
+        Args:
+            candidate: To be judged; it is not changed.
+            live: What is served now; None for the first version.
+            older: Snapshots of the other spaces that `live` reads; what it does not read is ignored.
+        """
+        model, checks = rebuilt(candidate)
+        checks += [same_labels(candidate, live), same_input(candidate, live)]
+        new = self._answers(candidate, model)
+        now = self._answers(live) if live else None
+        blocked = next((check.name for check in checks if not check.passed), None)
+        checks.append(skipped("accuracy", blocked) if blocked else self._accuracy(new, now))
+        proofs: list[Proof] = []
+        for space, old in _spaces_read(live, older).items():
+            reader = now if now and old is live else self._answers(old) if old else None
+            check, proof = self._compatibility(space, new, reader, blocked)
+            checks.append(check)
+            proofs += [proof] if proof else []
+        if live is None:
+            checks.append(Check("compatibility", True, "no older space to read"))
+        return candidate.with_proofs(proofs), Report(tuple(checks))
+
+    def _answers(self, snapshot: Snapshot, model: Classifier | None = None) -> _Answers:
+        x, name = self._rows.x, called(snapshot)
+        got = {"shape": list(x.shape[1:]), "dtype": str(x.dtype).removeprefix("torch.")}
+        if got != snapshot.input:
+            return _Answers(snapshot, why=f"held-out rows are {got}, {name} takes {snapshot.input}")
+        try:
+            said = outputs(model or snapshot.build(), x)
+        except ArtifactError as error:
+            return _Answers(snapshot, why=f"{name} cannot be run: {error}")
+        if not torch.isfinite(said.features).all():
+            return _Answers(snapshot, why=f"{name} has features that are not finite on held-out rows")
+        return _Answers(snapshot, said)
+
+    def _accuracy(self, new: _Answers, now: _Answers | None) -> Check:
+        """Compare with the live version on the classes that it knows, each predicting among all its own labels."""
+        judged = [new] if now is None else [new, now]
+        if why := next((answers.why for answers in judged if answers.why), None):
+            return Check("accuracy", False, why)
+        known = judged[-1].snapshot
+        rows = self._known(known) & self._scored
+        if not rows.any():
+            nothing = not known.labels or now is None
+            return Check("accuracy", nothing, f"no held-out row of the {len(known.labels)} classes of {called(known)}")
+        scores = [self._score(answers, rows) for answers in judged]
+        if now is None:
+            return Check("accuracy", True, f"{FIRST}; {scores[0]:.4f} of its own", scores[0])
+        limit = scores[1] - self.max_accuracy_drop
+        passed = scores[0] >= limit - 1e-12  # 0.9 - 0.02 is a little more than 0.88 in binary
+        detail = (
+            f"accuracy {scores[0]:.4f} on {int(rows.sum())} rows of known classes, {called(known)} has {scores[1]:.4f} "
+            f"and at most {self.max_accuracy_drop:g} may be lost"
+        )
+        return Check("accuracy", passed, detail, scores[0], limit)
+
+    def _score(self, answers: _Answers, rows: Tensor) -> float:
+        assert answers.said is not None
+        predicted = answers.said.logits[rows, : len(answers.snapshot.labels)].argmax(1)
+        return (predicted == self._rows.y[rows]).double().mean().item()
+
+    def _compatibility(
+        self, space: str, new: _Answers, old: _Answers | None, blocked: str | None
+    ) -> tuple[Check, Proof | None]:
+        if space == new.snapshot.space.id:
+            return Check("compatibility", True, f"the candidate writes into the same space {space}"), None
+        why = _incomparable(new, old)
+        if why is None and old is not None:
+            check, proof = self._measured(space, new, old)
+        elif blocked:
+            return skipped("compatibility", blocked), None
+        else:
+            check, proof = Check("compatibility", False, f"space {space} is not proven: {why}"), None
+        if not check.passed and not self.compatible:
+            detail = f"NOT READ ANY MORE (major release): {check.detail}"
+            return Check("compatibility", True, detail, check.value, check.limit), None
+        return check, proof
+
+    def _measured(self, space: str, new: _Answers, old: _Answers) -> tuple[Check, Proof | None]:
+        """Measure `C[new, k]` against `C[k, k]` on the classes that version k knows."""
+        assert new.said is not None
+        assert old.said is not None
+        known, y = self._known(old.snapshot), self._rows.y
+        asked, written = known & self._scored & ~self._written, known & self._written
+        count, name = int(asked.sum()), called(old.snapshot)
+        if not count or not written.any():
+            detail = f"space {space} is not proven: no held-out queries or gallery rows of the classes of {name}"
+            return Check("compatibility", False, detail), None
+        cross, own = (
+            recall_at_1(said.features[asked], y[asked], old.said.features[written], y[written])
+            for said in (new.said, old.said)
+        )
+        passed = improves(cross, own)
+        detail = (
+            f"space {space} of {name}: the candidate's queries find {cross:.4f}, its own found {own:.4f} "
+            f"({MEASURE}, {count} queries); {'proven' if passed else 'must be higher'}"
+        )
+        proof = {"space": space, "cross": cross, "self": own, "measure": MEASURE, "n": count}
+        return Check("compatibility", passed, detail, cross, own), proof if passed else None
+
+    def _known(self, snapshot: Snapshot) -> Tensor:
+        return (self._rows.y >= 0) & (self._rows.y < len(snapshot.labels))
+
+
+def _spaces_read(live: Snapshot | None, older: Sequence[Snapshot]) -> dict[str, Snapshot | None]:
+    """Return who can speak for each space that is read now: of several versions the one that knows most classes."""
+    if live is None:
+        return {}
+    spaces: dict[str, Snapshot | None] = {live.space.id: live}
+    for space in sorted(live.space.reads - {live.space.id}):
+        wrote = [old for old in older if old.space.id == space]
+        spaces[space] = max(wrote, key=lambda old: len(old.labels), default=None)
+    return spaces
+
+
+def _incomparable(new: _Answers, old: _Answers | None) -> str | None:
+    """Return why the candidate's queries cannot be measured in that gallery, or None."""
+    if old is None:
+        return "no snapshot of it was given; pass the version that wrote it as older"
+    theirs, ours = old.snapshot, new.snapshot
+    if theirs.space.family != ours.space.family:
+        return f"its family is {theirs.space.family}, the candidate's is {ours.space.family}"
+    if ours.labels[: len(theirs.labels)] != theirs.labels:
+        return f"class indices of {called(theirs)} mean something else in the candidate"
+    return new.why or old.why or None
+
+
+def _alternate(y: Tensor) -> Tensor:
+    """Return a mask `[N]`: the first, third, ... row of each class (even rows of all would split sorted data badly)."""
+    mask = torch.zeros(len(y), dtype=torch.bool)
+    for label in y.unique():
+        mask[(y == label).nonzero().squeeze(1)[::2]] = True
+    return mask

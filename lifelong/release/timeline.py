@@ -1,0 +1,123 @@
+"""The pointer to the live version, and the events that explain how it got there.
+
+The event is written first, then the pointer: who is killed in between leaves a pointer that is one step behind its
+events, and both can be read all the time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+from lifelong import files
+from lifelong.errors import ArtifactError, DataError, NotFound
+from lifelong.release.events import Event, EventLog
+from lifelong.release.report import Report
+
+
+@final
+@dataclass(frozen=True)
+class Pointer:
+    """What is live: a version, and `seq`, which rises by one with each change."""
+
+    version: int
+    seq: int
+
+
+@final
+class Timeline:
+    """The pointer `CURRENT`, the folder `events` and the writers' lock in a registry.
+
+    Args:
+        root: The registry's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path, self.log, self._lock = root / "CURRENT", EventLog(root / "events"), root / ".lock"
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Let one writer at a time move the pointer; the lock goes with its process, however that ends."""
+        with self._lock.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for folder in (self.path.parent, self.log.folder):
+                files.sweep(folder)
+            yield
+
+    def remedy(self) -> str:
+        """Return what to do about a pointer that leads nowhere."""
+        return f"choose a version: lifelong registry promote VERSION --registry {self.path.parent}"
+
+    def pointer(self) -> Pointer | None:
+        """Return the pointer, or None if there is none.
+
+        Raises:
+            ArtifactError: It is damaged.
+        """
+        try:
+            value = files.parse_json(files.read_file(self.path))
+        except NotFound:
+            return None
+        except DataError as error:
+            raise ArtifactError(f"the pointer {self.path} is damaged: {error}; {self.remedy()}") from error
+        if not isinstance(value, dict) or set(value) != {"version", "seq"}:
+            raise ArtifactError(f"the pointer {self.path} does not hold a version and a seq; {self.remedy()}")
+        if any(type(number) is not int or number < 1 for number in value.values()):
+            raise ArtifactError(f"the pointer {self.path} holds {value}, not two numbers from 1; {self.remedy()}")
+        return Pointer(**value)
+
+    def live(self) -> int | None:
+        """Return the version that the pointer names; None if there is none or it is damaged."""
+        with suppress(ArtifactError):
+            found = self.pointer()
+            return found.version if found else None
+        return None
+
+    def point(
+        self, kind: str, version: int, who: str, why: str = "", report: Report | None = None, *, move: bool = True
+    ) -> None:
+        """Write an event about `version`, then (with `move`) make it live. The caller holds the lock.
+
+        Raises:
+            ArtifactError: A folder is where the pointer should be.
+        """
+        if self.path.is_dir():
+            raise ArtifactError(f"the pointer {self.path} is a folder; remove it, then {self.remedy()}")
+        seq = self._last_seq() + 1 if move else None
+        about = {"kind": kind, "version": version, "previous": self.live(), "pointer": seq}
+        self.log.append(**about, who=who, why=why, report=report)
+        if seq is not None:
+            self._set(Pointer(version, seq))
+
+    def resume(self, version: int, who: str, report: Report | None, *, move: bool) -> None:
+        """Do what a killed `point("publish", version, ...)` left undone. The caller holds the lock.
+
+        Nothing is undone that happened since: if it was live once, it is not made live again.
+        """
+        events = list(self.log.newest_first())
+        if not any(event.kind == "publish" and event.version == version for event in events):
+            self.point("publish", version, who, report=report, move=move)
+            return
+        moves = [event for event in events if event.pointer is not None]
+        if move and not any(event.version == version for event in moves):
+            self.point("promote", version, who, "published again, to be live")
+        elif move and moves[0].version == version and self.live() != version:
+            self._set(Pointer(version, moves[0].pointer or 1))  # its event was written, the pointer was not
+
+    def history(self) -> list[Event]:
+        """Return all events, oldest first."""
+        return [*self.log.newest_first()][::-1]
+
+    def _last_seq(self) -> int:
+        told = next((event.pointer for event in self.log.newest_first() if event.pointer), 0)
+        with suppress(ArtifactError):
+            found = self.pointer()
+            return max(told, found.seq if found else 0)
+        return told
+
+    def _set(self, pointer: Pointer) -> None:
+        files.write_atomic(self.path, files.canonical_json(vars(pointer)))

@@ -1,0 +1,1 @@
+"""Finite scenarios: what arrives when, and what is tested."""

@@ -1,0 +1,151 @@
+"""Every metric in one list: name, kind, meaning and labels; objects exist only where a process makes them.
+
+Names end in their unit (`_seconds`, `_bytes`) or in `_total`. Labels take few values, known in
+advance: route templates and never paths, outcomes and never reasons, no versions.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar, final
+
+from lifelong.errors import UnknownName
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+Made = TypeVar("Made")
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    Args:
+        name: As exported; counters end in `_total`.
+        kind: Counter (only grows), gauge (one value per process) or histogram.
+        help: What it counts or measures, with its unit.
+        labels: Names of its labels.
+        buckets: Upper bounds of a histogram, in the unit of the metric.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = FAST
+
+
+SERVING: tuple[Metric, ...] = (
+    Metric("lifelong_requests_total", "counter", "Requests answered, by route template and status.", ("route", "code")),
+    Metric("lifelong_request_seconds", "histogram", "Time from the first byte to the answer, in seconds.", ("route",)),
+    Metric("lifelong_requests_in_flight", "gauge", "Requests that are being worked on."),
+    Metric("lifelong_rows_total", "counter", "Samples, vectors or ids handled, by route template.", ("route",)),
+    Metric("lifelong_swaps_total", "counter", "Pointer changes followed: live, rollback or rejected.", ("outcome",)),
+    Metric("lifelong_swap_seconds", "histogram", "Time from a new pointer to the new live version, in seconds."),
+    Metric("lifelong_live_version", "gauge", "Version that answers requests; 0 means none."),
+    Metric("lifelong_pointer_version", "gauge", "Version the registry names; not the live one after a refusal."),
+    Metric("lifelong_gallery_rows", "gauge", "Rows in the gallery."),
+    Metric("lifelong_gallery_unreadable_rows", "gauge", "Rows in spaces that the live version does not read."),
+    Metric("lifelong_gallery_sequence", "gauge", "Number of the gallery's last commit."),
+)
+
+
+@final
+class Telemetry:
+    """The metrics of one process.
+
+    Args:
+        metrics: What to make.
+        folder: Where several processes share their numbers (`PROMETHEUS_MULTIPROC_DIR`, which must be set before
+            `prometheus_client` is imported); None keeps them in this process.
+    """
+
+    def __init__(self, metrics: Sequence[Metric] = SERVING, *, folder: Path | str | None = None) -> None:
+        import prometheus_client as prometheus  # late: it decides on import where its values live
+
+        self.registry: CollectorRegistry = prometheus.CollectorRegistry()
+        self.folder = folder
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        for m in metrics:
+            if m.kind == "counter":
+                self._counters[m.name] = prometheus.Counter(m.name, m.help, m.labels, registry=self.registry)
+            elif m.kind == "gauge":
+                gauge = prometheus.Gauge(m.name, m.help, m.labels, registry=self.registry, multiprocess_mode="liveall")
+                self._gauges[m.name] = gauge
+            else:
+                histogram = prometheus.Histogram(m.name, m.help, m.labels, registry=self.registry, buckets=m.buckets)
+                self._histograms[m.name] = histogram
+
+    def count(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter.
+
+        Raises:
+            UnknownName: No such counter.
+        """
+        counter = _known("counter", name, self._counters)
+        (counter.labels(**labels) if labels else counter).inc(amount)
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge of this process.
+
+        Raises:
+            UnknownName: No such gauge.
+        """
+        _known("gauge", name, self._gauges).set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        """Put a value into a histogram.
+
+        Raises:
+            UnknownName: No such histogram.
+        """
+        histogram = _known("histogram", name, self._histograms)
+        (histogram.labels(**labels) if labels else histogram).observe(value)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in the Prometheus text format; processes that died no longer count as live."""
+        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+
+        if self.folder is None:
+            return generate_latest(self.registry)
+        forget_dead(Path(self.folder))
+        merged = CollectorRegistry()
+        multiprocess.MultiProcessCollector(merged, path=str(self.folder))  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
+
+
+def forget_dead(folder: Path) -> list[int]:
+    """Remove the live gauges of processes that are gone; return their ids.
+
+    Nobody else does: after a worker was killed, its last live version would be reported for ever.
+    """
+    from prometheus_client import multiprocess
+
+    owners = {int(end) for path in folder.glob("gauge_live*_*.db") if (end := path.stem.rpartition("_")[2]).isdigit()}
+    dead = sorted(pid for pid in owners if not _alive(pid))
+    for pid in dead:
+        multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    return dead
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _known(kind: str, name: str, made: dict[str, Made]) -> Made:
+    if name not in made:
+        raise UnknownName.among(kind, name, made)
+    return made[name]

@@ -1,0 +1,161 @@
+"""One version, ready to answer, and the rules by which it may follow another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lifelong.errors import ArtifactError, DataError, SpaceError, Unavailable
+from lifelong.gallery.base import Hit, View, Where
+from lifelong.labels import Label
+from lifelong.release.snapshot import Snapshot
+from lifelong.types import Output, Space
+
+Floats = npt.NDArray[np.float32]
+WARM_ROWS = (1, 64)  # batch sizes that are run before a version goes live
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Live:
+    """What one request uses from its first line to its last.
+
+    Args:
+        version: Its number in the registry.
+        sha256: Of its manifest: what the number stood for when it was loaded.
+        model: In eval mode; never changed again.
+        labels: In index order; the logits may have more columns.
+        space: Where its vectors live, and what they may be compared with.
+        shape: Shape of one input sample.
+        view: The gallery at the moment the request began; None outside a request.
+    """
+
+    version: int
+    sha256: str
+    model: nn.Module
+    labels: tuple[Label, ...]
+    space: Space
+    shape: tuple[int, ...]
+    view: View | None = None
+
+    def embed(self, x: Floats) -> Floats:
+        """Return vectors `[N, D]` of samples `[N, *shape]`.
+
+        Raises:
+            DataError: The samples are too large for the model: its answer is not finite.
+        """
+        features: Floats = self._run(x).features.numpy()
+        return features
+
+    def predict(self, x: Floats, top: int) -> tuple[Tensor, Tensor]:
+        """Return probabilities and label indices `[N, min(top, labels)]`, likeliest first.
+
+        Columns that wait for labels to come take no share of the probability.
+
+        Raises:
+            Unavailable: The version knows no label.
+            DataError: The samples are too large for the model: its answer is not finite.
+        """
+        known = len(self.labels)
+        if not known:
+            raise Unavailable(f"version {self.version} knows no label yet; publish one that was trained on some")
+        shares = self._run(x).logits[:, :known].softmax(dim=1)
+        if not shares.isfinite().all():
+            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+        found = shares.topk(min(top, known), dim=1)
+        return found.values, found.indices
+
+    def search(self, queries: Floats, k: int, where: Where | None) -> list[list[Hit]]:
+        """Return up to `k` hits of each query `[N, D]`, best first, from the rows this version reads."""
+        return self._gallery().search(queries, self.space, k, where)
+
+    def unreadable(self) -> list[str]:
+        """Return the spaces that have rows and that this version does not read, sorted."""
+        return sorted(self._gallery().spaces - self.space.reads)
+
+    def _gallery(self) -> View:
+        if self.view is None:
+            raise Unavailable("this version is not bound to a request; take it from slot.live")
+        return self.view
+
+    @torch.inference_mode()
+    def _run(self, x: Floats) -> Output:
+        said: Output = self.model(torch.from_numpy(x))
+        if not said.features.isfinite().all():
+            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+        return said
+
+
+def prepare(snapshot: Snapshot, version: int, sha256: str) -> Live:
+    """Rebuild, check and warm up a version; nothing is shared with what is live.
+
+    Raises:
+        ArtifactError: It cannot be rebuilt, is not finite, or does not answer as it should.
+    """
+    if snapshot.input.get("dtype", "float32") != "float32":
+        raise ArtifactError(f"its input is {snapshot.input['dtype']}, this server feeds float32; train it on float32")
+    shape = tuple(int(n) for n in snapshot.input["shape"])
+    live = Live(version, sha256, snapshot.build(), tuple(snapshot.labels), snapshot.space, shape)
+    for rows in WARM_ROWS:
+        repeats = -(-rows // len(snapshot.probe.x))
+        _warm(live, snapshot.probe.x.repeat(repeats, *[1] * len(shape))[:rows])
+    return live
+
+
+def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int], *, back: bool) -> None:
+    """Refuse a version after which labels, inputs or old rows would silently mean something else.
+
+    Args:
+        candidate: Wants to go live.
+        live: What is live, if anything.
+        rows: Rows in the gallery, by space.
+        back: It was live before (a rollback, a restart): fewer labels are then in order, and so are rows that newer
+            versions wrote and it does not read; they are kept, counted as unreadable, and read again later.
+
+    Raises:
+        ArtifactError: Labels were changed and not appended, or another input shape.
+        SpaceError: Rows of the gallery are in spaces that the candidate does not read.
+    """
+    if live is not None:
+        old, new = (candidate, live) if back else (live, candidate)
+        if new.labels[: len(old.labels)] != old.labels:
+            raise ArtifactError(f"labels may only be appended; {_first_difference(old.labels, new.labels)}")
+        if candidate.shape != live.shape:
+            raise ArtifactError(f"its input shape is {list(candidate.shape)}, clients send {list(live.shape)}")
+    unread = sorted(set(rows) - candidate.space.reads)
+    if unread and not back:
+        lost = sum(rows[space] for space in unread)
+        raise SpaceError(
+            f"{lost} rows of the gallery are in spaces it does not read ({', '.join(unread)[:200]}); "
+            "publish one that was proven compatible, or remove the rows"
+        )
+
+
+def unreadable(live: Live, rows: Mapping[str, int]) -> int:
+    """Return how many rows are in spaces that `live` does not read."""
+    return sum(count for space, count in rows.items() if space not in live.space.reads)
+
+
+def _warm(live: Live, x: Tensor) -> None:
+    with torch.inference_mode():
+        said: Any = live.model(x)
+    sizes = tuple(said.features.shape), said.logits.shape[0]
+    if sizes != ((len(x), live.space.dim), len(x)) or said.logits.shape[1] < len(live.labels):
+        raise ArtifactError(
+            f"{len(x)} samples give features {list(said.features.shape)} and logits {list(said.logits.shape)}, "
+            f"its manifest says D={live.space.dim} and {len(live.labels)} labels"
+        )
+
+
+def _first_difference(old: tuple[Label, ...], new: tuple[Label, ...]) -> str:
+    for index, label in enumerate(old):
+        if index >= len(new) or new[index] != label:
+            got = repr(new[index]) if index < len(new) else "nothing"
+            return f"index {index} meant {label!r} and would mean {got}"
+    return "nothing differs"

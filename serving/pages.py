@@ -1,0 +1,117 @@
+"""What is asked with GET: versions, gallery, metrics, and the OpenAPI document; a Starlette app that BentoML mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from lifelong.errors import ArtifactError, LifelongError, NotFound
+from lifelong.release.registry import Registry
+from serving.forms import GalleryState, Published, Refusal, Versions
+from serving.live import unreadable
+from serving.problems import Problem, version_header
+from serving.runtime import Runtime
+
+NEWEST = 50  # versions that /v1/versions lists
+GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
+    "/v1/versions": (Versions, f"Live, retired, rejected and published versions (the newest {NEWEST}), with reports."),
+    "/v1/gallery": (GalleryState, "What the gallery holds, and what of it the live version reads."),
+    "/metrics": (None, "Metrics in the Prometheus text format."),
+    "/livez": (None, "200 while the process answers."),
+    "/readyz": (None, "200 while a version is live, else 503."),
+}
+
+
+def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette:
+    """Return the app.
+
+    Args:
+        runtime: Of the worker.
+        document: Makes the OpenAPI document.
+    """
+
+    def openapi(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse(document())
+
+    def metrics(request: Request) -> Response:  # noqa: ARG001
+        return Response(runtime.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    def gallery(request: Request) -> Response:
+        return _answer(gallery_state(runtime, request.scope["lifelong"].request_id))
+
+    def versions(request: Request) -> Response:
+        return _answer(all_versions(runtime, request.scope["lifelong"].request_id))
+
+    handlers = {"/docs.json": openapi, "/metrics": metrics, "/v1/gallery": gallery, "/v1/versions": versions}
+    return Starlette(routes=[Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()])
+
+
+def gallery_state(runtime: Runtime, request_id: str) -> GalleryState:
+    """Return what the gallery holds."""
+    slot = runtime.slot
+    live, stats = (slot.live if slot.version else None), slot.shelf.view().stats()
+    return GalleryState(
+        version=live.version if live else None,
+        request_id=request_id,
+        rows=stats.rows,
+        by_space=stats.by_space,
+        unreadable=unreadable(live, stats.by_space) if live else 0,
+        sequence=stats.sequence,
+        bytes=stats.bytes,
+    )
+
+
+def all_versions(runtime: Runtime, request_id: str) -> Versions:
+    """Return what is live, what was, what was refused, and the newest versions of the registry."""
+    slot = runtime.slot
+    live = slot.live if slot.version else None
+    registry: Registry | None
+    try:
+        registry = runtime.registry()
+    except NotFound:
+        registry = None
+    numbers = registry.versions()[::-1] if registry else []
+    return Versions(
+        version=live.version if live else None,
+        request_id=request_id,
+        space=live.space.id if live else None,
+        labels=len(live.labels) if live else 0,
+        retired=slot.retired,
+        rejected=[Refusal(version=r.version, sha256=r.sha256, reason=r.reason[:1000]) for r in slot.rejected],
+        pointer=slot.pointer.version if slot.pointer else None,
+        total=len(numbers),
+        versions=[Published(version=n, report=_report(registry, n)) for n in numbers[:NEWEST]] if registry else [],
+    )
+
+
+def _report(registry: Registry, version: int) -> dict[str, Any] | None:
+    try:
+        report = registry.report(version)
+    except (ArtifactError, NotFound) as error:
+        return {"passed": False, "unreadable": str(error)}
+    return report.as_dict() if report else None
+
+
+def _answer(model: Versions | GalleryState) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json", headers=version_header(model.version))
+
+
+def _threaded(runtime: Runtime, handler: Callable[[Request], Response]) -> Callable[[Request], Awaitable[Response]]:
+    """Run a handler beside the event loop; its errors become problems here (a mounted app would answer 500)."""
+
+    async def handled(request: Request) -> Response:
+        try:
+            return await run_in_threadpool(handler, request)
+        except LifelongError as error:
+            request_id = request.scope["lifelong"].request_id
+            return Problem.of(error).response(runtime.version(), request_id)
+
+    return handled

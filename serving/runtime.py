@@ -1,0 +1,153 @@
+"""What one worker process owns: settings, metrics, gallery and slot; made early, opened when the worker starts."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+from typing import final
+
+from lifelong.errors import Unavailable
+from lifelong.release.registry import Registry
+from lifelong.telemetry import Telemetry
+from serving.live import unreadable
+from serving.settings import Settings
+from serving.shelf import Shelf
+from serving.slot import Slot
+
+log = logging.getLogger("lifelong.serving")
+
+
+@final
+class Runtime:
+    """The state of one worker.
+
+    Args:
+        settings: Of the server.
+        multiprocess: Folder through which workers share metrics, None for one process; BentoML sets it.
+    """
+
+    def __init__(self, settings: Settings, *, multiprocess: str | None = None) -> None:
+        self.settings, self._multiprocess = settings, multiprocess
+        self._telemetry: Telemetry | None = None
+        self._shelf: Shelf | None = None
+        self._slot: Slot | None = None
+        self._in_flight = 0
+        self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
+
+    @property
+    def slot(self) -> Slot:
+        """The slot.
+
+        Raises:
+            Unavailable: The worker has not started.
+        """
+        if self._slot is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._slot
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The metrics; raises like `slot`."""
+        if self._telemetry is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._telemetry
+
+    def start(self) -> None:
+        """Open everything and go live if there is something to go live with.
+
+        Raises:
+            Unavailable: The state folder cannot be written.
+            ArtifactError: The gallery is damaged.
+        """
+        settings = self.settings
+        logging.getLogger("lifelong").setLevel(logging.INFO)
+        self._telemetry = Telemetry(folder=self._multiprocess)
+        self._shelf = Shelf(settings.state / "gallery")
+        self._slot = Slot(
+            settings.registry,
+            self._shelf,
+            settings.state,
+            self,
+            poll_seconds=settings.poll_seconds,
+            keep=settings.keep_retired,
+        )
+        self._slot.start()
+        self.polled()
+        gc.collect()
+        gc.freeze()  # what lives for ever is not walked again: a full collection would stall everything for 100 ms
+        log.info("ready=%s pid=%d registry=%s state=%s", self.ready(), os.getpid(), settings.registry, settings.state)
+
+    def stop(self) -> None:
+        """Close everything; the rows that were acknowledged are on disk already."""
+        slot, shelf = self._slot, self._shelf
+        self._slot = self._shelf = None
+        if slot is not None:
+            slot.stop()
+        if shelf is not None:
+            shelf.close()
+        gc.unfreeze()
+
+    def ready(self) -> bool:
+        """Return whether a version is live."""
+        return self.version() is not None
+
+    def registry(self) -> Registry:
+        """Return the registry; raises `NotFound` where it is not there yet."""
+        return Registry(self.settings.registry)
+
+    def version(self) -> int | None:
+        """Return the live version, if there is one."""
+        return self._slot.version if self._slot else None
+
+    def why_not(self) -> str:
+        """Return why nothing is live, or an empty text."""
+        try:
+            _ = self.slot.live
+        except Unavailable as error:
+            return str(error)
+        return ""
+
+    def began(self) -> None:
+        """A request is being worked on."""
+        self._in_flight += 1
+        if self._telemetry is not None:
+            self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
+
+    def ended(self, route: str, code: int, seconds: float) -> None:
+        """The request was answered (499: the client had gone)."""
+        self._in_flight -= 1
+        if self._telemetry is not None:
+            self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
+            self._telemetry.count("lifelong_requests_total", route=route, code=str(code))
+            self._telemetry.observe("lifelong_request_seconds", seconds, route=route)
+
+    def handled(self, route: str, rows: int) -> None:
+        """So many samples, vectors or ids were worked on."""
+        self.telemetry.count("lifelong_rows_total", rows, route=route)
+
+    def swapped(self, outcome: str, seconds: float) -> None:
+        """A pointer was followed."""
+        self.telemetry.count("lifelong_swaps_total", outcome=outcome)
+        if outcome != "rejected":
+            self.telemetry.observe("lifelong_swap_seconds", seconds)
+
+    def polled(self) -> None:
+        """Bring the gauges up to date, if anything moved."""
+        slot, shelf = self._slot, self._shelf
+        if slot is None or shelf is None:
+            return
+        view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
+        shown = (view.sequence, slot.version, pointer)
+        if shown == self._shown:
+            return
+        self._shown, stats = shown, view.stats()
+        lost = unreadable(slot.live, stats.by_space) if slot.version else 0
+        for name, value in (
+            ("lifelong_live_version", slot.version or 0),
+            ("lifelong_pointer_version", pointer),
+            ("lifelong_gallery_rows", stats.rows),
+            ("lifelong_gallery_unreadable_rows", lost),
+            ("lifelong_gallery_sequence", stats.sequence),
+        ):
+            self.telemetry.gauge(name, value)

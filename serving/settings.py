@@ -1,0 +1,128 @@
+"""Every setting of the server, each an environment variable: the only file that reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import ConfigError
+
+PREFIX = "LIFELONG_"
+ELSEWHERE = frozenset({"LIFELONG_DATA"})  # read by other parts: not a typing error of ours
+
+
+def _about(meaning: str, low: float = 0, high: float = math.inf) -> dict[str, Any]:
+    """Return what the documentation and the checks need to know of a setting."""
+    return {"meaning": meaning, "low": low, "high": high}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the server is told once, when it starts; the variable of `max_rows` is `LIFELONG_MAX_ROWS`.
+
+    Raises:
+        ConfigError: A value is out of its range.
+    """
+
+    registry: Path = field(
+        default=Path("registry"), metadata=_about("folder of the registry; may be mounted read-only")
+    )
+    state: Path = field(
+        default=Path("state"), metadata=_about("folder of the gallery and of LAST_GOOD; must be writable")
+    )
+    poll_seconds: float = field(
+        default=0.05, metadata=_about("seconds between two looks at the registry's pointer", 0.001, 3600)
+    )
+    keep_retired: int = field(
+        default=2, metadata=_about("replaced versions kept in memory, for an instant rollback", high=100)
+    )
+    max_body_bytes: int = field(
+        default=8 * 2**20, metadata=_about("largest request body in bytes; more is answered 413", 1024)
+    )
+    max_rows: int = field(default=256, metadata=_about("most samples, vectors or ids in one request", 1, 65536))
+    max_k: int = field(
+        default=100, metadata=_about("largest k of a search and largest top_k of a prediction", 1, 10000)
+    )
+    timeout_seconds: float = field(
+        default=10.0, metadata=_about("seconds until a slow body (408) or a slow answer (504) is given up", 0.1)
+    )
+    max_concurrency: int = field(
+        default=256, metadata=_about("requests in flight per worker; more are answered 429", 1)
+    )
+    workers: int = field(
+        default=1, metadata=_about("server processes; each polls, swaps and holds the model for itself", 1, 64)
+    )
+    threads: int = field(default=2, metadata=_about("handler threads per worker", 1, 256))
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
+            if not isinstance(value, Path) and not low <= value <= high:
+                raise ConfigError(f"{variable(each.name)} must be in {low}..{high}, got {value}")
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> Settings:
+        """Return the settings of an `environment` (in production `os.environ`).
+
+        Raises:
+            ConfigError: A value cannot be read, is out of range, or a variable's name is a near miss of ours.
+
+        >>> Settings.load({"LIFELONG_MAX_ROWS": "32"}).max_rows
+        32
+        """
+        known = {variable(each.name): each for each in fields(cls)}
+        _refuse_near_misses(environment, known)
+        given = {
+            each.name: _parse(name, environment[name], each.default)
+            for name, each in known.items()
+            if name in environment
+        }
+        return cls(**given)  # type: ignore[arg-type]  # _parse returns the type of the default
+
+
+def metrics_folder(environment: Mapping[str, str]) -> str | None:
+    """Return where the workers of one server share their metrics; BentoML makes it and says so."""
+    return environment.get("PROMETHEUS_MULTIPROC_DIR") or None
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting.
+
+    >>> variable("max_rows")
+    'LIFELONG_MAX_ROWS'
+    """
+    return PREFIX + name.upper()
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (variable, default, meaning) of every setting, in the order of the class."""
+    return [(variable(each.name), str(each.default), each.metadata["meaning"]) for each in fields(Settings)]
+
+
+def _refuse_near_misses(environment: Mapping[str, str], known: Mapping[str, object]) -> None:
+    """Variables that are far from all of ours belong to others (the daemon, the data resolver)."""
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known and name not in ELSEWHERE:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if near:
+                raise ConfigError(f"there is no setting {name}; did you mean {near[0]}?")
+
+
+def _parse(name: str, text: str, default: object) -> object:
+    kind = type(default)
+    if isinstance(default, Path):
+        if not text.strip():
+            raise ConfigError(f"{name} must name a folder, got an empty text")
+        return Path(text).expanduser()
+    try:
+        value = kind(text)  # type: ignore[call-arg]
+    except ValueError:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name} must be {wanted}, got {text!r}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{name} must be finite, got {text!r}")
+    return value

@@ -1,0 +1,97 @@
+"""The gallery as one worker of several holds it: the writer if it can be, a follower otherwise."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, final
+
+from lifelong.errors import Locked, NotFound
+from lifelong.gallery.base import Vectors
+from lifelong.gallery.embedded import EmbeddedGallery
+from lifelong.gallery.memory import FrozenView
+from lifelong.types import Space
+
+PATIENCE_SECONDS = 10.0  # for another worker that is just making the gallery
+
+
+@final
+class Shelf:
+    """An embedded gallery that several workers of one machine share.
+
+    One process may write. The others follow it, answer searches, and take over at their next write once it is gone.
+
+    Args:
+        folder: Of the gallery; made if it is not there.
+
+    Raises:
+        Unavailable: The folder cannot be written.
+        ArtifactError: The gallery is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._mutex = threading.Lock()
+        try:
+            self._gallery = EmbeddedGallery(folder, threads=1)
+        except Locked:
+            self._gallery = _followed(folder)
+
+    @property
+    def follows(self) -> bool:
+        """Whether another process is the writer."""
+        return self._gallery.readonly
+
+    def view(self) -> FrozenView:
+        """Return the gallery as it is now, for the whole of one request."""
+        return self._gallery.view()
+
+    def add(
+        self, ids: Sequence[str | int], vectors: Vectors, space: Space, payload: list[dict[str, Any]] | None
+    ) -> int:
+        """Store rows durably and return the sequence number; see `Gallery.add`.
+
+        Raises:
+            Locked: Another worker is the writer.
+        """
+        return self._writer().add(ids, vectors, space, payload)
+
+    def remove(self, ids: Sequence[str | int]) -> int:
+        """Remove rows durably and return how many were there; raises like `add`."""
+        return self._writer().remove(ids)
+
+    def refresh(self) -> int:
+        """See what the writer has written; return the newest sequence number."""
+        return self._gallery.refresh()
+
+    def close(self) -> None:
+        """Let go of files and locks."""
+        self._gallery.close()
+
+    def _writer(self) -> EmbeddedGallery:
+        with self._mutex:
+            if self._gallery.readonly:
+                follower, self._gallery = self._gallery, self._promoted()
+                follower.close()
+            return self._gallery
+
+    def _promoted(self) -> EmbeddedGallery:
+        try:
+            return EmbeddedGallery(self.folder, threads=1)
+        except Locked:
+            raise Locked(
+                "another worker of this server writes the gallery; send it again, or serve one worker"
+            ) from None
+
+
+def _followed(folder: Path) -> EmbeddedGallery:
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return EmbeddedGallery(folder, readonly=True, threads=1)
+        except NotFound:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)

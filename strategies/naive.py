@@ -1,0 +1,17 @@
+"""Plain fine-tuning: the lower line of every comparison.
+
+Source: the usual baseline ("fine-tuning", "SGD").
+Differs: nothing.
+Checked: ends at the weights of a hand-written torch loop, bit for bit (tests/test_learner.py).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from lifelong.learning import Strategy
+
+
+@final
+class Naive(Strategy):
+    """Train on what comes, keep nothing."""

@@ -1,0 +1,245 @@
+"""The client: what it sends, what it makes of refusals, and what it does when the connection is gone."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import torch
+
+from lifelong import errors
+from lifelong.client import Client, refusal
+from lifelong.errors import ConfigError, DataError, LifelongError, NotFound, TooLarge, Unavailable
+from serving.problems import Problem
+
+
+class Script(BaseHTTPRequestHandler):
+    """Answers from `server.answers` (the last one for ever) and remembers what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.server.asked.append((self.command, self.path, body, self.client_address))
+        answers = self.server.answers
+        status, body, close = answers.pop(0) if len(answers) > 1 else answers[0]
+        if status == 0:  # hang up without a word
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+        if close:  # as a server does with a connection that was idle for too long: without saying so
+            self.close_connection = True
+
+    def do_GET(self):
+        self.do_POST()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Script)
+    found.daemon_threads = True
+    found.asked, found.answers = [], [(200, b"{}", False)]
+    found.url = f"http://127.0.0.1:{found.server_port}"
+    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield found
+    found.shutdown()
+    found.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client(server):
+    with Client(server.url, timeout=10) as found:
+        yield found
+
+
+def asked(server):
+    return [(method, path, json.loads(body) if body else None) for method, path, body, _ in server.asked]
+
+
+def test_every_call_sends_what_the_server_documents(client, server):
+    """Only what was given is sent."""
+    client.predict([[1.0]], top_k=2)
+    client.embed([[1.0]])
+    client.search([[1.0]], k=3, where={"a": 1})
+    client.search(vectors=[[1.0]], space="s")
+    client.add(["a"], [[1.0]], [{"a": 1}])
+    client.add(["a"], [[1.0]])
+    client.remove(["a", 2])
+    client.versions()
+
+    assert asked(server) == [
+        ("POST", "/v1/predict", {"x": [[1.0]], "top_k": 2}),
+        ("POST", "/v1/embed", {"x": [[1.0]]}),
+        ("POST", "/v1/search", {"x": [[1.0]], "k": 3, "where": {"a": 1}}),
+        ("POST", "/v1/search", {"vectors": [[1.0]], "space": "s", "k": 10}),
+        ("POST", "/v1/gallery/add", {"ids": ["a"], "x": [[1.0]], "payload": [{"a": 1}]}),
+        ("POST", "/v1/gallery/add", {"ids": ["a"], "x": [[1.0]]}),
+        ("POST", "/v1/gallery/remove", {"ids": ["a", 2]}),
+        ("GET", "/v1/versions", None),
+    ]
+
+
+@pytest.mark.parametrize("x", [np.ones((1, 2), np.float32), torch.ones(1, 2), [[1.0, 1.0]]])
+def test_arrays_tensors_and_lists_are_the_same(client, server, x):
+    """The client needs neither library to take them."""
+    client.embed(x)
+
+    assert asked(server) == [("POST", "/v1/embed", {"x": [[1.0, 1.0]]})]
+
+
+def test_one_connection_is_kept(client, server):
+    """Requests of one client go to one worker: no reading backwards in versions."""
+    for _ in range(3):
+        client.versions()
+
+    assert len({address for _, _, _, address in server.asked}) == 1
+
+
+def test_a_connection_closed_while_idle_is_opened_again(client, server):
+    """Servers close idle connections; that is nobody's error."""
+    server.answers = [(200, b"{}", True), (200, b'{"second": 1}', False)]
+    client.versions()
+
+    assert client.versions() == {"second": 1}
+
+
+def test_a_server_that_hangs_up_on_a_fresh_connection_is_unavailable(client, server):
+    """Repeated once at most, and only on a connection that was kept."""
+    server.answers = [(0, b"", True)]
+    with pytest.raises(Unavailable, match="does not answer"):
+        client.versions()
+
+    assert len(server.asked) == 1
+
+
+def test_every_error_of_ours_survives_the_way(server, client):
+    """What the server raises is what the client raises: same class, same sentence."""
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, LifelongError)]
+    assert len(classes) > 8
+    for kind in classes:
+        problem = Problem.of(kind("what, got, do"))
+        server.answers = [(problem.status, problem.body(1, "r"), False)]
+        with pytest.raises(kind) as caught:
+            client.versions()
+
+        assert type(caught.value) is kind
+        assert str(caught.value) == "what, got, do"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, DataError),
+        (404, NotFound),
+        (405, DataError),
+        (408, Unavailable),
+        (413, TooLarge),
+        (415, DataError),
+        (429, Unavailable),
+        (500, LifelongError),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+    ],
+)
+def test_an_error_without_a_class_goes_by_its_status(status, kind):
+    """Proxies answer too, in HTML."""
+    for body in (Problem(status).body(None, "r"), b"<html>", b"[]", b""):
+        assert type(refusal(status, body)) is kind
+
+
+def test_a_foreign_class_name_is_not_looked_up():
+    """Only classes of our tree can be raised by a server's answer."""
+    body = json.dumps({"type": "urn:lifelong:error:KeyboardInterrupt", "detail": "x"}).encode()
+
+    assert type(refusal(400, body)) is DataError
+
+
+@pytest.mark.parametrize("body", [b"<html>", b""])
+def test_an_answer_that_is_not_json_is_unavailable(client, server, body):
+    """Another program listens there."""
+    server.answers = [(200, body, False)]
+    with pytest.raises(Unavailable, match="does not speak our protocol"):
+        client.versions()
+
+
+def test_nobody_listening_is_unavailable():
+    """The message names the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    with Client(url) as client:
+        with pytest.raises(Unavailable, match=url):
+            client.versions()
+        assert client.ready() is False
+
+
+def test_ready_waits_for_a_version(client, server):
+    """503 until a version is live; an answer of 200 ends the waiting, whatever its body is."""
+    busy = (503, Problem(503).body(None, "r"), False)
+    server.answers = [busy, busy, (200, b"\n", False)]
+
+    assert client.ready(timeout=30, pause=0.001)
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("x", [[[float("nan")]], [[float("inf")]], [[object()]]])
+def test_what_cannot_be_json_is_never_sent(client, server, x):
+    """Refused here, with a reason."""
+    with pytest.raises(DataError, match="cannot be sent as JSON"):
+        client.embed(x)
+
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("url", "timeout"), [("ftp://a", 1), ("127.0.0.1:3000", 1), ("", 1), ("http://a", 0)])
+def test_a_url_that_is_none_is_refused(url, timeout):
+    """At construction, not at the first request."""
+    with pytest.raises(ConfigError):
+        Client(url, timeout=timeout)
+
+
+def test_a_prefix_in_the_url_is_kept(server):
+    """Behind a proxy the API may live below a path."""
+    with Client(server.url + "/models/") as client:
+        client.versions()
+
+    assert asked(server) == [("GET", "/models/v1/versions", None)]
+
+
+def test_threads_may_share_a_client(client, server):
+    """They take turns; no answer gets lost or mixed up."""
+    server.answers = [(200, b'{"ok": 1}', False)]
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(client.versions()["ok"] for _ in range(20))) for _ in "1234"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert found == [1] * 80
+
+
+def test_the_client_needs_no_torch():
+    """It runs where nothing heavy is installed."""
+    import subprocess
+    import sys
+
+    code = "import sys, lifelong.client; print(sorted({'torch', 'numpy', 'bentoml', 'pydantic'} & set(sys.modules)))"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -1,0 +1,135 @@
+"""Metrics: one list, made on demand, bounded, and right across processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lifelong.errors import UnknownName
+from lifelong.telemetry import SERVING, Telemetry, forget_dead
+
+
+def samples(text: bytes) -> dict[str, float]:
+    """Values by `name{labels}`, read by the official parser."""
+    found = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items()))
+            found[f"{sample.name}{{{labels}}}"] = sample.value
+    return found
+
+
+def test_names_follow_the_convention():
+    """Unique, prefixed; counters end in _total, times in _seconds; every one says what it is."""
+    names = [m.name for m in SERVING]
+
+    assert len(set(names)) == len(names)
+    assert all(m.name.startswith("lifelong_") and m.help.endswith(".") for m in SERVING)
+    assert all(m.name.endswith("_total") == (m.kind == "counter") for m in SERVING)
+    assert all(m.name.endswith("_seconds") for m in SERVING if m.kind == "histogram")
+    assert not {"path", "version", "id", "reason"} & {label for m in SERVING for label in m.labels}
+
+
+def test_importing_registers_nothing():
+    """Two processes, two tests or two services can each have their own."""
+    code = "import lifelong.telemetry, sys; print('prometheus_client' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_two_sets_in_one_process_do_not_meet():
+    """No global registry."""
+    one, two = Telemetry(), Telemetry()
+    one.count("lifelong_swaps_total", outcome="live")
+
+    assert samples(one.exposition())["lifelong_swaps_total{outcome=live}"] == 1
+    assert "lifelong_swaps_total{outcome=live}" not in samples(two.exposition())
+
+
+def test_every_metric_can_be_used_and_shows_up():
+    """The three kinds, with and without labels."""
+    telemetry = Telemetry()
+    for m in SERVING:
+        labels = dict.fromkeys(m.labels, "x")
+        if m.kind == "counter":
+            telemetry.count(m.name, 2, **labels)
+        elif m.kind == "gauge":
+            telemetry.gauge(m.name, 2)
+        else:
+            telemetry.observe(m.name, 2, **labels)
+    shown = samples(telemetry.exposition())
+
+    for m in SERVING:
+        suffix = "_sum" if m.kind == "histogram" else ""
+        labels = ",".join(f"{label}=x" for label in sorted(m.labels))
+        assert shown[f"{m.name}{suffix}{{{labels}}}"] == 2
+
+
+@pytest.mark.parametrize("use", ["count", "gauge", "observe"])
+def test_an_unknown_name_is_refused(use):
+    """A typing error in a metric's name must not vanish."""
+    with pytest.raises(UnknownName):
+        getattr(Telemetry(), use)("lifelong_nothing", 1)
+
+
+PROCESS = """
+import sys
+from lifelong.telemetry import Telemetry
+t = Telemetry(folder=sys.argv[1])
+t.count("lifelong_swaps_total", outcome="live")
+t.gauge("lifelong_live_version", float(sys.argv[2]))
+print("up", flush=True)
+sys.stdin.read()
+"""
+SCRAPE = """
+import sys
+from lifelong.telemetry import Telemetry
+sys.stdout.buffer.write(Telemetry(folder=sys.argv[1]).exposition())
+"""
+
+
+def started(folder, version):
+    """A process that counts one swap, shows a version, and waits."""
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", textwrap.dedent(PROCESS), str(folder), str(version)]
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_workers_are_summed_and_the_dead_forgotten(tmp_path):
+    """Counters of a killed worker stay in the sum; its live version does not stay for ever."""
+    one, two = started(tmp_path, 1), started(tmp_path, 2)
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    try:
+        scrape = [sys.executable, "-c", SCRAPE, str(tmp_path)]
+        both = samples(subprocess.run(scrape, env=environment, capture_output=True, check=True).stdout)
+        one.kill()
+        one.communicate()
+        left = samples(subprocess.run(scrape, env=environment, capture_output=True, check=True).stdout)
+    finally:
+        for process in (one, two):
+            process.kill()
+            process.communicate()
+
+    assert both["lifelong_swaps_total{outcome=live}"] == left["lifelong_swaps_total{outcome=live}"] == 2
+    assert both[f"lifelong_live_version{{pid={one.pid}}}"] == 1
+    assert f"lifelong_live_version{{pid={one.pid}}}" not in left
+    assert left[f"lifelong_live_version{{pid={two.pid}}}"] == 2
+
+
+def test_only_live_gauges_of_dead_processes_go(tmp_path):
+    """Counters, other files and living processes keep theirs."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    keep = [f"counter_{dead.pid}.db", f"gauge_liveall_{os.getpid()}.db", "gauge_live_x.txt"]
+    for name in [*keep, f"gauge_liveall_{dead.pid}.db"]:
+        (tmp_path / name).touch()
+
+    assert forget_dead(tmp_path) == [dead.pid]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)

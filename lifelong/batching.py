@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,7 @@ def rows(data: Iterable[Any], generator: torch.Generator | None, skip: int) -> I
         generator: Draws the order of map-style data; None keeps it.
         skip: Items to leave out at the front of that order.
     """
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+    if hasattr(data, "__getitem__") and isinstance(data, Sized):
         order = range(len(data)) if generator is None else torch.randperm(len(data), generator=generator).tolist()
         identify = getattr(data, "sample_id", int)
         return ((identify(i), data[i]) for i in order[skip:])

@@ -6,7 +6,7 @@ pre-allocated, P parameters; `[N, ...]` is a tensor whose first axis counts samp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ class Experience:
         self.train, self.test, self.task, self.names = train, test, task, names
 
     def __repr__(self) -> str:
-        size = len(self.train) if hasattr(self.train, "__len__") else "?"
+        size = len(self.train) if isinstance(self.train, Sized) else "?"
         return f"Experience({self.index}, {self.name!r}, classes={list(self.classes)}, train={size})"
 
     def batches(

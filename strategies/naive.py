@@ -15,3 +15,8 @@ from lifelong.learning import Strategy
 @final
 class Naive(Strategy):
     """Train on what comes, keep nothing."""
+
+    exempt = {  # noqa: RUF012 - a constant
+        "effective above zero": "it is what the others are compared with",
+        "beats naive": "it is naive",
+    }

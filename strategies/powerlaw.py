@@ -11,6 +11,7 @@ Checked: odds by chi-square against the kernel, alpha 0 is uniform, ratio 0 equa
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import final
 
 import torch
@@ -47,7 +48,8 @@ class PowerLawRehearsal(Strategy):
     """Follow each batch by old samples; the odds of a task of age d are d ** -alpha.
 
     Args:
-        per_task: Samples kept of each finished task, a uniform sample. Memory grows by this much per task.
+        capacity: Samples kept of all finished tasks together, shared equally; with more tasks than that, the oldest
+            are forgotten.
         ratio: Old samples per new one; 0 never rehearses.
         alpha: Decay of the odds per unit of (log) age; 0 is uniform rehearsal.
         kernel: `power`, `exponential` (exp(-alpha d)), `uniform`, `last` (the youngest only) or `anti` (d ** alpha).
@@ -55,68 +57,82 @@ class PowerLawRehearsal(Strategy):
     """
 
     needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    strength = "ratio"
 
     def __init__(
-        self, per_task: int = 100, ratio: float = 1.0, alpha: float = 1.0, kernel: str = "power", seed: int = 0
+        self, capacity: int = 1000, ratio: float = 1.0, alpha: float = 1.0, kernel: str = "power", seed: int = 0
     ) -> None:
-        if per_task < 1 or ratio < 0 or alpha < 0:
+        if capacity < 1 or ratio < 0 or alpha < 0:
             raise ConfigError(
-                f"need per_task >= 1, ratio >= 0 and alpha >= 0, got per_task={per_task}, ratio={ratio}, alpha={alpha}"
+                f"need capacity >= 1, ratio >= 0 and alpha >= 0, got capacity={capacity}, ratio={ratio}, alpha={alpha}"
             )
         if kernel not in KERNELS:
             raise UnknownName.among("kernel", kernel, KERNELS)
-        self.per_task, self.ratio, self.alpha, self.kernel = per_task, ratio, alpha, kernel
-        self.memory: list[Batch] = []  # oldest task first
+        self.capacity, self.ratio, self.alpha, self.kernel = capacity, ratio, alpha, kernel
+        self.memory: Batch | None = None  # the tasks' samples one after the other, oldest task first
+        self.sizes: list[int] = []  # samples of each task in it
         self.random = torch.Generator().manual_seed(seed)
-        self.current, self.first = Reservoir(per_task, seed), FirstPass()
+        self.current, self.first = Reservoir(capacity, seed), FirstPass()
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a sample of the new task."""
         seed = int(torch.randint(1 << 31, (1,), generator=self.random))
-        self.current = Reservoir(self.per_task, seed)
+        self.current = Reservoir(max(1, self.capacity // (len(self.sizes) + 1)), seed)
         self.first.begin(experience)
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) old samples."""
         count = round(self.ratio * len(batch))
-        if not self.memory or not count:
+        if self.memory is None or not count:
             return batch
-        ages = torch.arange(len(self.memory), 0, -1)
-        chances = odds(ages, self.kernel, self.alpha)
-        drawn = torch.multinomial(chances, count, replacement=True, generator=self.random)
-        share = drawn.bincount(minlength=len(self.memory)).tolist()
-        old = [self._pick(task, n) for task, n in zip(self.memory, share, strict=True) if n]
-        return Batch.cat([batch, *(b.to(batch.x.device) for b in old)])
+        chances = odds(torch.arange(len(self.sizes), 0, -1), self.kernel, self.alpha)
+        task = torch.multinomial(chances, count, replacement=True, generator=self.random)
+        size = torch.tensor(self.sizes)
+        start = size.cumsum(0) - size
+        within = torch.rand(count, generator=self.random, dtype=torch.float64)
+        rows = start[task] + (within * size[task]).long()
+        return Batch.cat([batch, self.memory.take(rows).to(batch.x.device)])
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the current task's sample, once each."""
         self.current.add(self.first.new(batch))
 
     def end(self, model: nn.Module, experience: Experience) -> None:
-        """Put the current task's sample beside the older ones."""
-        if len(self.current):
-            self.memory.append(Batch(**{k: v.clone() for k, v in self.current.store.all.state().items()}))
+        """Put the current task's sample beside the older ones, and cut all to an equal share."""
         self.first.end()
+        if not len(self.current):
+            return
+        order = torch.randperm(len(self.current), generator=self.random)  # then any first rows are a uniform sample
+        tasks = [] if self.memory is None else list(self._tasks(self.memory))
+        tasks = [*tasks, self.current.store.all.take(order)][-self.capacity :]
+        share = self.capacity // len(tasks)
+        kept = [task[:share] for task in tasks]
+        self.memory, self.sizes = Batch.cat([kept[0][:0], *kept]), [len(task) for task in kept]
 
     def state(self) -> State:
         """Return all samples and the generator's state."""
         return {
-            "memory": [b.state() for b in self.memory],
+            "memory": {} if self.memory is None else self.memory.state(),
+            "sizes": list(self.sizes),
             "current": self.current.state(),
+            "room": self.current.store.capacity,
             "first": self.first.state(),
             "random": self.random.get_state(),
         }
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.memory = [Batch(**b) for b in state["memory"]]
+        self.memory = Batch(**state["memory"]) if state["memory"] else None
+        self.sizes = list(state["sizes"])
+        self.current = Reservoir(state["room"])
         self.current.restore(state["current"])
         self.first.restore(state["first"])
         self.random.set_state(state["random"])
 
     def summary(self) -> dict[str, float]:
         """Return how many samples are kept."""
-        return {"memory": float(sum(len(b) for b in self.memory) + len(self.current))}
+        return {"memory": float(sum(self.sizes) + len(self.current))}
 
-    def _pick(self, task: Batch, count: int) -> Batch:
-        return task.take(torch.randint(len(task), (count,), generator=self.random))
+    def _tasks(self, memory: Batch) -> list[Batch]:
+        ends = torch.tensor([0, *self.sizes]).cumsum(0).tolist()
+        return [memory[a:b] for a, b in pairwise(ends)]

@@ -33,6 +33,8 @@ class Replay(Strategy):
         seed: Of the memory's own generator.
     """
 
+    strength = "ratio"
+
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, policy: str = "reservoir", seed: int = 0) -> None:
         if policy not in POLICIES:
             raise UnknownName.among("buffer policy", policy, POLICIES)

@@ -30,9 +30,7 @@ def test_recall_on_five_points_with_a_duplicate():
     assert recall_at_1(queries, torch.tensor([1, 0, 1, 0]), gallery, labels) == 0.0
 
 
-@given(
-    n=st.integers(1, 20), m=st.integers(1, 20), d=st.integers(1, 6), e=st.integers(1, 6), seed=st.integers(0, 2**31)
-)
+@given(n=st.integers(1, 20), m=st.integers(1, 20), d=st.integers(1, 6), e=st.integers(1, 6), seed=st.integers(0, 2**31))
 def test_recall_is_that_of_zero_padded_cosine(n, m, d, e, seed):
     """Against an exhaustive search by FAISS over unit rows that were really padded with zeros."""
     random = torch.Generator().manual_seed(seed)

@@ -22,6 +22,7 @@ from lifelong.release.events import lineage
 from lifelong.release.gate import Check, Report
 from lifelong.release.registry import Pointer, Registry
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.timeline import Timeline
 
 YES = Report((Check("finite", True, "fine"),))
 NO = Report((Check("finite", True, "fine"), Check("accuracy", False, "too bad", 0.5, 0.9)))
@@ -358,6 +359,35 @@ def test_a_publish_cut_off_at_any_step_is_completed_by_the_next(registry, monkey
     assert registry.pointer() == Pointer(2, 2)
     assert registry.versions() == [1, 2]
     assert [event.version for event in registry.history() if event.kind == "publish"] == [1, 2]
+
+
+def test_a_promotion_that_was_cut_off_takes_its_number_with_it(registry, monkeypatch):
+    """Its event says seq 3; the next change must not say 3 again for another version."""
+    filled(registry, 2)
+
+    def cut(path, data):
+        raise Killed
+
+    monkeypatch.setattr(files, "write_atomic", cut)
+    with pytest.raises(Killed):
+        registry.promote(1)
+    monkeypatch.undo()
+    assert registry.pointer() == Pointer(2, 2)
+    registry.promote(1)
+    assert registry.pointer() == Pointer(1, 4)
+
+
+def test_who_moves_the_pointer_waits_for_who_is_moving_it(registry):
+    """Readers do not wait."""
+    filled(registry, 2)
+    other = threading.Thread(target=Registry(registry.root).promote, args=(1,))
+    with Timeline(registry.root).writing():
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        assert registry.pointer() == Pointer(2, 2)
+    other.join()
+    assert registry.pointer() == Pointer(1, 3)
 
 
 def test_publishers_at_once_get_different_numbers(registry):

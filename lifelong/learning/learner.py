@@ -81,6 +81,8 @@ class Learner:
         self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
         self._epoch_start = self.random.get_state()
         self._mask: Tensor | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._parameters: dict[str, nn.Parameter] = {}
         self._rebuild()
 
     def fit(self, experience: Experience, epochs: int = 1, *, on_step: Callable[[], None] | None = None) -> None:
@@ -284,9 +286,8 @@ class Learner:
 
     def _rebuild(self) -> None:
         """Point the optimizer at the parameters that exist now; momenta follow by name."""
-        old = named_state(self._optimizer, self._parameters) if getattr(self, "_optimizer", None) else {}
-        self._parameters: dict[str, nn.Parameter] = trained(self.model)
-        self._optimizer: torch.optim.Optimizer | None = None
+        old = named_state(self._optimizer, self._parameters) if self._optimizer else {}
+        self._parameters, self._optimizer = trained(self.model), None
         if self._parameters:
             self._optimizer = self.optim.make(list(self._parameters.values()))
             load_named_state(self._optimizer, self._parameters, old)

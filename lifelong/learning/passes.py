@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, final
 
 from lifelong.types import Batch, Experience
@@ -20,7 +21,8 @@ class FirstPass:
     def begin(self, experience: Experience) -> None:
         """Start counting; an experience of unknown length is taken to be passed over once."""
         self.offered = 0
-        self.limit = len(experience.train) if hasattr(experience.train, "__len__") else -1
+        train = experience.train
+        self.limit = len(train) if isinstance(train, Sized) else -1
 
     def new(self, batch: Batch) -> Batch:
         """Return the samples of `batch` that belong to the first pass (possibly none)."""

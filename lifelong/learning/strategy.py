@@ -65,6 +65,9 @@ class Strategy:
     """A method of continual learning. Subclass once, mark the subclass final, override what it changes."""
 
     needs: ClassVar[Needs] = Needs()
+    keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
+    strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
+    exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why
 
     def adapt(self, model: nn.Module) -> None:
         """Wrap or replace modules and choose what trains; called once, before the optimizer exists."""
@@ -87,8 +90,6 @@ class Strategy:
 
         Called only if `keeps_delta` is set: `before` then holds copies of the trained parameters by name.
         """
-
-    keeps_delta: ClassVar[bool] = False
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Learn from the step that was just taken; `batch` holds the new samples only, `out` their outputs."""

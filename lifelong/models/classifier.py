@@ -69,7 +69,7 @@ class Classifier(nn.Module):
         _initialise(head, self.generator)
         self.head = head.to(next((p.device for p in self.backbone.parameters()), torch.device("cpu")))
 
-    def forward(self, x: Tensor, task: Tensor | None = None) -> Output:  # noqa: ARG002 - for task-aware wrappers
+    def forward(self, x: Tensor, task: Tensor | None = None) -> Output:
         """Return features `[N, D]` and logits `[N, C]` of inputs `[N, ...]`."""
         features = self.backbone(x)
         return Output(features, self.head(features))
@@ -130,15 +130,19 @@ def _module(name: str, config: Mapping[str, Any]) -> nn.Module:
         raise ConfigError(f"the model {name!r} does not take {dict(config)}: {error}") from error
     if not isinstance(module, nn.Module):
         raise ConfigError(f"the model plug-in {name!r} must make an nn.Module, got {type(module).__name__}")
-    return module.to_empty(device="cpu") if any(t.is_meta for t in module.state_dict().values()) else module
+    empty: nn.Module = module.to_empty(device="cpu")
+    return empty
 
 
 def _initialise(module: nn.Module, generator: torch.Generator) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Conv2d):
-            bound = 1 / math.sqrt(part.weight[0].numel())  # torch's own default, drawn from our generator
-            nn.init.uniform_(part.weight, -bound, bound, generator=generator)
-            if part.bias is not None:
-                nn.init.uniform_(part.bias, -bound, bound, generator=generator)
-        elif hasattr(part, "reset"):
-            part.reset(generator)
+    """Draw all weights, from the outside in; a module with `reset` answers for everything inside it."""
+    if hasattr(module, "reset"):
+        module.reset(generator)  # type: ignore[operator]
+    elif isinstance(module, nn.Linear | nn.Conv2d):
+        bound = 1 / math.sqrt(module.weight[0].numel())  # torch's own default, drawn from our generator
+        nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+        if module.bias is not None:
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+    else:
+        for part in module.children():
+            _initialise(part, generator)

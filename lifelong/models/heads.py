@@ -66,26 +66,30 @@ class LinearHead(nn.Module):
 class SimplexHead(nn.Module):
     """Fixed classifier: the K vertices of a regular simplex in D = K - 1 dimensions, never trained.
 
-    Unit vertices with pairwise cosine -1/(K-1); logits = z W^T without bias or scale. Vertices of classes
-    that have not come yet stay in the softmax as negatives (pre-allocation). Vertices depend on K alone, so
+    Unit vertices with pairwise cosine -1/(K-1). By default logits = z W^T without bias or scale; with a `scale` they
+    are scale * cos(z, w), which fits the way embeddings are compared later. Vertices of classes that have not come
+    yet stay in the softmax as negatives (pre-allocation). Vertices depend on K alone, so
     adding classes moves nothing; changing K moves everything, hence K is part of the embedding's family.
 
     Source: Pernici et al., "Regular Polytope Networks"; Biondi et al., d-Simplex stationary representations.
-    Differs: logits in O(D) from the closed form of W, no K x D matrix is kept.
+    Differs: logits in O(D) from the closed form of W, no K x D matrix is kept; the scaled cosine is an option.
 
     Args:
         dim: Feature width D of the backbone; must be `classes - 1`.
         classes: K, pre-allocated.
+        scale: Factor on the cosine, > 0; None is the papers' plain product.
     """
 
-    def __init__(self, dim: int, classes: int = 64) -> None:
+    def __init__(self, dim: int, classes: int = 64, scale: float | None = None) -> None:
         super().__init__()
+        if scale is not None and not scale > 0:
+            raise ConfigError(f"a simplex head's scale must be > 0, or None for plain products; got {scale}")
         if classes < 2 or dim != classes - 1:
             raise ConfigError(
                 f"a simplex head of K classes needs features of width K - 1 and K >= 2, got dim={dim}, "
                 f"classes={classes}; set the backbone's features={max(classes, 2) - 1}"
             )
-        self.dim, self.classes = dim, classes
+        self.dim, self.classes, self.scale = dim, classes, scale
         root = (1 - sqrt(1 + dim)) / dim
         mean = (1 + root) / (dim + 1)
         norm = sqrt((1 - mean) ** 2 + (dim - 1) * mean**2)
@@ -98,9 +102,9 @@ class SimplexHead(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this head."""
-        return {"name": "simplex", "classes": self.classes}
+        return {"name": "simplex", "classes": self.classes, "scale": self.scale}
 
-    def grow(self, classes: int, generator: torch.Generator) -> None:  # noqa: ARG002 - nothing is drawn
+    def grow(self, classes: int, generator: torch.Generator) -> None:
         """Check that `classes` fit into the pre-allocated vertices.
 
         Raises:
@@ -119,7 +123,9 @@ class SimplexHead(nn.Module):
         return torch.cat([rows, last]) / self._norm
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits `[N, K]`, equal to `features @ vertices().T`."""
+        """Return logits `[N, K]`, equal to `features @ vertices().T` (scaled, of unit features, if it has a scale)."""
+        if self.scale is not None:
+            features = torch.nn.functional.normalize(features, dim=1) * self.scale
         total = features.sum(1, keepdim=True)
         return torch.cat([features - self._mean * total, self._last * total], 1) / self._norm
 
@@ -160,12 +166,12 @@ class PrototypeHead(nn.Module):
         """Return the arguments that rebuild this head as it is now."""
         return {"name": "prototype", "classes": self.classes, "normalise": self.normalise}
 
-    def reset(self, generator: torch.Generator) -> None:  # noqa: ARG002 - nothing is drawn
+    def reset(self, generator: torch.Generator) -> None:
         """Forget everything."""
         self.sums.zero_()
         self.counts.zero_()
 
-    def grow(self, classes: int, generator: torch.Generator) -> None:  # noqa: ARG002 - nothing is drawn
+    def grow(self, classes: int, generator: torch.Generator) -> None:
         """Add empty rows until there are `classes`."""
         new = max(classes - self.classes, 0)
         self.sums = torch.cat([self.sums, self.sums.new_zeros(new, self.dim)])

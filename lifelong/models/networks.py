@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any, final
 
@@ -54,13 +55,15 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: Sequence[int], hidden: Sequence[int] = (256,), features: int | None = None) -> None:
         super().__init__()
-        positive(inputs=inputs, **({"hidden": hidden} if hidden else {}), **({"features": features} if features else {}))
+        positive(
+            inputs=inputs, **({"hidden": hidden} if hidden else {}), **({"features": features} if features else {})
+        )
         if not hidden and not features:
             raise ConfigError("an mlp needs hidden layers, features, or both; got neither")
         self.input_shape, self.hidden, self.features = tuple(inputs), tuple(hidden), features
         widths = [prod(inputs), *hidden]
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Linear(before, after), nn.ReLU()]
         if features:
             layers.append(nn.Linear(widths[-1], features))
@@ -104,7 +107,7 @@ class Conv(nn.Module):
             )
         self.input_shape, self.channels, self.dim = tuple(inputs), tuple(channels), features
         widths = [inputs[0], *channels]
-        pairs = zip(widths, widths[1:], strict=False)
+        pairs = pairwise(widths)
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         side = [size // 2 ** len(channels) for size in inputs[1:]]
         self.out = nn.Linear(widths[-1] * prod(side), features)

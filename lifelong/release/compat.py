@@ -1,6 +1,7 @@
 """Cross-version retrieval: can a new model's queries find what an old model wrote?
 
-`C[t, k]` is the recall at 1 of queries embedded by version t in a gallery written by version k <= t. The diagonal
+`C[t, k]` measures queries embedded by version t in a gallery written by version k <= t: recall at 1, or the mean
+average precision, which looks at the whole ranking and so does not saturate on a few easy classes. The diagonal
 is the self-test, everything below it the cross-test. Version t is compatible with version k when its cross-test
 beats the old self-test: `C[t, k] > C[k, k]`.
 
@@ -11,14 +12,13 @@ Differs: recall is measured against every gallery row, not class templates; ties
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lifelong.errors import DataError
 
-MEASURE = "recall_at_1"
 BLOCK = 1 << 22  # similarities held at once (16 MiB in float32)
 
 
@@ -47,20 +47,55 @@ def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_
     >>> recall_at_1(e[:, :2], torch.tensor([0, 1, 2]), e, torch.tensor([0, 1, 2]))  # the third query is zero
     0.6666666666666666
     """
+    blocks = _similarities(queries, query_labels, gallery, gallery_labels)
+    right = gallery_labels[torch.cat([block.argmax(1) for block in blocks])] == query_labels
+    return right.double().mean().item()
+
+
+def mean_average_precision(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> float:
+    """Return the mean over queries of the average precision (0..1) of the whole gallery ranked by cosine.
+
+    The average precision of a query is the mean, over the gallery rows of its label, of the share of its label among
+    the rows ranked as high; a query whose label the gallery does not hold counts 0. Arguments and errors are those
+    of `recall_at_1`.
+
+    >>> e = torch.eye(3)
+    >>> round(mean_average_precision(e[:1], torch.tensor([0]), e, torch.tensor([1, 0, 0])), 4)
+    0.5833
+    """
+    scores: list[Tensor] = []
+    start = 0
+    for block in _similarities(queries, query_labels, gallery, gallery_labels):
+        y = query_labels[start : (start := start + len(block))]
+        hit = gallery_labels[block.argsort(stable=True, dim=1, descending=True)] == y.unsqueeze(1)
+        ranks = torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
+        scores.append((hit.cumsum(1) / ranks * hit).sum(1) / hit.sum(1).clamp(min=1))
+    return torch.cat(scores).mean().item()
+
+
+Measure = Callable[[Tensor, Tensor, Tensor, Tensor], float]
+MEASURES: dict[str, Measure] = {"recall_at_1": recall_at_1, "map": mean_average_precision}
+
+
+def _similarities(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> Iterator[Tensor]:
+    """Check what is to be compared, then yield blocks `[n, M]`; only one of them is in memory at a time."""
     _check(queries, query_labels, "queries")
     _check(gallery, gallery_labels, "gallery")
     width = min(queries.shape[1], gallery.shape[1])
     # The norm of a query scales all of its similarities alike, so only the gallery's norms can change the order.
     rows = torch.nn.functional.normalize(gallery, dim=1)[:, :width].T
-    found = [(block[:, :width] @ rows).argmax(1) for block in queries.split(max(1, BLOCK // len(gallery)))]
-    right = gallery_labels[torch.cat(found)] == query_labels
-    return right.double().mean().item()
+    return (block[:, :width] @ rows for block in queries.split(max(1, BLOCK // len(gallery))))
 
 
 def cross_matrix(
-    features_queries: Sequence[Tensor], features_gallery: Sequence[Tensor], query_labels: Tensor, gallery_labels: Tensor
+    features_queries: Sequence[Tensor],
+    features_gallery: Sequence[Tensor],
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    measure: Measure = recall_at_1,
 ) -> Tensor:
-    """Return C `[T, T]` float64: recall at 1 of version t's queries in version k's gallery; NaN above the diagonal.
+    """Return C `[T, T]` float64: the measure of version t's queries in version k's gallery; NaN above the diagonal.
 
     Each version embeds the queries and the gallery once (T extractions); only the products are quadratic in T.
 
@@ -69,6 +104,7 @@ def cross_matrix(
         features_gallery: Features `[M, D_t]` of the same M gallery rows by each of T versions.
         query_labels: `[N]` i64.
         gallery_labels: `[M]` i64.
+        measure: One of `MEASURES`.
     """
     if len(features_queries) != len(features_gallery) or not features_queries:
         raise DataError(
@@ -78,7 +114,7 @@ def cross_matrix(
     matrix = torch.full((size, size), torch.nan, dtype=torch.float64)
     for t, queries in enumerate(features_queries):
         for k, gallery in enumerate(features_gallery[: t + 1]):
-            matrix[t, k] = recall_at_1(queries, query_labels, gallery, gallery_labels)
+            matrix[t, k] = measure(queries, query_labels, gallery, gallery_labels)
     return matrix
 
 

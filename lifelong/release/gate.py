@@ -22,9 +22,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from lifelong.errors import ArtifactError, ConfigError, DataError
+from lifelong.errors import ArtifactError, ConfigError, DataError, UnknownName
 from lifelong.models import Classifier, outputs
-from lifelong.release.compat import MEASURE, improves, recall_at_1
+from lifelong.release.compat import MEASURES, improves
 from lifelong.release.report import Check, Report
 from lifelong.release.screening import FIRST, called, rebuilt, same_input, same_labels, skipped
 from lifelong.release.snapshot import Snapshot
@@ -57,6 +57,7 @@ class Gate:
         max_accuracy_drop: Share (0..1) of accuracy on known classes that an update may cost.
         compatible: Refuse a candidate that cannot read what is read today. False is for a major release: such a
             space is just not read any more, and the report says so.
+        measure: Of cross-version retrieval: `map` (mean average precision) or `recall_at_1`.
 
     Raises:
         ConfigError: The limit is no share.
@@ -70,12 +71,15 @@ class Gate:
         gallery: Batch | None = None,
         max_accuracy_drop: float = 0.02,
         compatible: bool = True,
+        measure: str = "map",
     ) -> None:
+        if measure not in MEASURES:
+            raise UnknownName.among("measure", measure, MEASURES)
         if not 0 <= max_accuracy_drop <= 1:
             raise ConfigError(f"max_accuracy_drop is a share from 0 to 1, got {max_accuracy_drop}")
         if not len(held_out) or (gallery is not None and not len(gallery)):
             raise DataError("the gate needs held-out rows, got none; give it some that are not trained on")
-        self.max_accuracy_drop, self.compatible = max_accuracy_drop, compatible
+        self.max_accuracy_drop, self.compatible, self.measure = max_accuracy_drop, compatible, measure
         self._rows = held_out if gallery is None else Batch.cat([held_out, gallery])
         self._scored = torch.arange(len(self._rows)) < len(held_out)
         self._written = _alternate(held_out.y) if gallery is None else ~self._scored
@@ -175,15 +179,15 @@ class Gate:
             detail = f"space {space} is not proven: no held-out queries or gallery rows of the classes of {name}"
             return Check("compatibility", False, detail), None
         cross, own = (
-            recall_at_1(said.features[asked], y[asked], old.said.features[written], y[written])
+            MEASURES[self.measure](said.features[asked], y[asked], old.said.features[written], y[written])
             for said in (new.said, old.said)
         )
         passed = improves(cross, own)
         detail = (
-            f"space {space} of {name}: the candidate's queries find {cross:.4f}, its own found {own:.4f} "
-            f"({MEASURE}, {count} queries); {'proven' if passed else 'must be higher'}"
+            f"space {space} of {name}: the candidate's queries reach {cross:.4f}, its own reach {own:.4f} "
+            f"({self.measure}, {count} queries); {'proven' if passed else 'must be higher'}"
         )
-        proof = {"space": space, "cross": cross, "self": own, "measure": MEASURE, "n": count}
+        proof = {"space": space, "cross": cross, "self": own, "measure": self.measure, "n": count}
         return Check("compatibility", passed, detail, cross, own), proof if passed else None
 
     def _known(self, snapshot: Snapshot) -> Tensor:

@@ -243,6 +243,6 @@ def _packed(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _unpacked(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+        return safetensors.torch.load(data)  # copies out of `data`: private memory, never a map of the file
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise damaged(path, f"not safetensors ({error})") from error

@@ -1,0 +1,116 @@
+"""The accuracy matrix as it grows, row by row, while a stream is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lifelong.bench import metrics
+from lifelong.errors import DataError
+
+
+@final
+class AccuracyMatrix:
+    """Accuracies R: `R[i][j]` on experience j after learning experience i; the whole matrix is always kept.
+
+    Args:
+        experiences: T, how many there will be; None if nobody knows: then each row may be longer than the last.
+        base: Accuracies `[T]` of the untrained model, where they were measured.
+
+    >>> matrix = AccuracyMatrix(2)
+    >>> matrix.add([0.9, 0.1])
+    >>> matrix.add([0.5, 0.7])
+    >>> round(matrix.summary()["bwt_gem"], 6)
+    -0.4
+    """
+
+    def __init__(self, experiences: int | None = None, base: Sequence[float] | None = None) -> None:
+        if experiences is not None and experiences < 1:
+            raise DataError(f"a stream has at least 1 experience, got {experiences}")
+        self.experiences = experiences
+        self.base = None if base is None else _plain(base)
+        self._rows: list[list[float]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:  # noqa: ANN401
+        return np.asarray(self.values, dtype=dtype)
+
+    def add(self, row: Sequence[float | None]) -> None:
+        """Append what was measured after one more experience.
+
+        Args:
+            row: Accuracies (0..1) on experiences 0, 1, ...; None or NaN, or ending early, is "not measured".
+
+        Raises:
+            DataError: There are more rows or columns than experiences, or a value is no share.
+        """
+        limit = self.experiences
+        if limit is not None and (len(self._rows) >= limit or len(row) > limit):
+            raise DataError(
+                f"the stream has {limit} experiences and {len(self._rows)} rows are filled, got a row of {len(row)}"
+            )
+        if not len(row):
+            raise DataError("a row needs at least one accuracy, got none; use None for what was not measured")
+        self._rows.append(_plain(row))
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """All that was measured, float64 `[rows, T]`, NaN elsewhere (T is the longest row's if unknown)."""
+        width = self.experiences or max([len(self._rows), *map(len, self._rows)], default=0)
+        filled = np.full((len(self._rows), width), np.nan)
+        for i, row in enumerate(self._rows):
+            filled[i, : len(row)] = row
+        return filled
+
+    @property
+    def learned(self) -> NDArray[np.float64]:
+        """The part `[n, n]` of the n experiences that were learned so far: what the metrics are functions of."""
+        n = len(self._rows)
+        return self.values[:, :n]
+
+    def summary(self) -> dict[str, float]:
+        """Return every metric that is defined for the experiences learned so far."""
+        n = len(self._rows)
+        return metrics.summary(self.learned, None if self.base is None else self.base[:n])
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values; cells that were not measured are None, so JSON can hold them."""
+        return {
+            "experiences": self.experiences,
+            "base": None if self.base is None else _nullable(self.base),
+            "rows": [_nullable(row) for row in self._rows],
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> AccuracyMatrix:
+        """Return the matrix that `state()` described, checked like one that grows.
+
+        Raises:
+            DataError: It is not such a state.
+        """
+        missing = {"experiences", "base", "rows"} ^ set(state)
+        if missing:
+            raise DataError(f"an accuracy matrix has experiences, base and rows, got {sorted(state)}")
+        matrix = cls(state["experiences"], state["base"])
+        for row in state["rows"]:
+            matrix.add(row)
+        return matrix
+
+
+def _plain(row: Sequence[float | None]) -> list[float]:
+    try:
+        values = [float("nan") if value is None else float(value) for value in row]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"accuracies must be numbers, got {list(row)}") from error
+    if bad := [v for v in values if v < 0 or v > 1]:
+        raise DataError(f"accuracies are shares in 0..1, got {bad[0]:g}; divide percentages by 100")
+    return values
+
+
+def _nullable(row: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in row]

@@ -1,0 +1,267 @@
+"""The trainer: stream -> learner -> gate -> registry, killed and resumed at any moment without a trace.
+
+A run lives in a folder: `checkpoints/` (see `lifelong.learning.checkpoint`), `run.json` (what is being run) and
+`.lock` (held by the one process that writes). The checkpoint holds everything that the next step depends on; after
+kill -9 the same command goes on from the last commit, and ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+from typing import Any, final
+
+from lifelong import files
+from lifelong.errors import ConfigError, DataError, Locked
+from lifelong.learning import Learner
+from lifelong.learning.checkpoint import Checkpoints
+from lifelong.learning.learner import plain
+from lifelong.release.gate import Gate
+from lifelong.release.registry import Registry
+from lifelong.release.report import Report
+from lifelong.release.snapshot import Snapshot
+from lifelong.streams.scenario import Scenario
+from lifelong.streams.validation import validation
+from lifelong.types import Batch, Experience
+
+log = logging.getLogger("lifelong.daemon")
+
+Notify = Callable[[str, Mapping[str, Any]], None]
+PROBE_ROWS = 8
+
+
+class Stopped(Exception):
+    """The run was asked to stop; everything is committed."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a scenario is run.
+
+    Args:
+        epochs: Passes over each experience.
+        commit_every: Steps between two commits.
+        held_out: Share (0..1) of each experience's training samples that only the gate sees; the test samples are
+            for the report alone, nothing is ever decided on them.
+        publish_every: Experiences between two candidates (streams of many tiny experiences want more than 1).
+        max_accuracy_drop: See `lifelong.release.gate.Gate`.
+        compatible: Likewise.
+        measure: Likewise.
+        seed: Of what is held out.
+    """
+
+    epochs: int = 1
+    commit_every: int = 50
+    held_out: float = 0.1
+    publish_every: int = 1
+    max_accuracy_drop: float = 0.02
+    compatible: bool = True
+    measure: str = "map"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.commit_every, self.publish_every) < 1:
+            raise ConfigError(
+                f"epochs, commit_every and publish_every must be at least 1, got {self.epochs}, "
+                f"{self.commit_every} and {self.publish_every}"
+            )
+
+
+@final
+@dataclass(slots=True)
+class Progress:
+    """What a run has to show: rows of the accuracy matrix, and what became of each candidate."""
+
+    matrix: list[list[float]] = field(default_factory=list)
+    versions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@final
+class Trainer:
+    """Runs a learner over a scenario, commits as it goes, and publishes what the gate lets through.
+
+    Args:
+        learner: Fresh, made with the same arguments as before when a run goes on.
+        scenario: The stream.
+        run: Folder of the run.
+        registry: Where versions go; None only trains.
+        plan: How.
+        notify: Told of `step`, `experience`, `published`, `refused` and `resumed`, for people and pictures.
+        about: What is being run, as plain values; a run that goes on must agree with it.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        scenario: Scenario,
+        run: Path | str,
+        *,
+        registry: Registry | None = None,
+        plan: Plan | None = None,
+        notify: Notify | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.learner, self.scenario, self.run_folder = learner, scenario, Path(run)
+        self.registry, self.plan = registry, plan or Plan()
+        self._notify = notify
+        self.about = {"scenario": scenario.signature, **(about or {})}
+        self.stop = Event()  # set it from a signal handler: the run commits and raises Stopped
+        self.progress = Progress()
+        self._training = validation(scenario, self.plan.held_out, seed=self.plan.seed)
+
+    def run(self) -> Progress:
+        """Run to the end of the scenario, from wherever the last commit left it.
+
+        Raises:
+            Locked: Another process runs in this folder.
+            ConfigError: The folder holds a run of something else.
+            Stopped: `stop` was set.
+        """
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        with _locked(self.run_folder / ".lock"):
+            self._same_run()
+            commits = Checkpoints(self.run_folder / "checkpoints")
+            self._resume(commits)
+            for index in range(len(self.progress.matrix) * self.plan.publish_every, len(self.scenario)):
+                if self.learner.position["experience"] == index:
+                    self._learn(self._training[index], commits)
+                if (index + 1) % self.plan.publish_every == 0 or index + 1 == len(self.scenario):
+                    self._finish(index)
+                    self._commit(commits)
+        return self.progress
+
+    def _learn(self, experience: Experience, commits: Checkpoints) -> None:
+        def on_step() -> None:
+            stopping = self.stop.is_set()
+            if stopping or self.learner.counters["steps"] % self.plan.commit_every == 0:
+                self._commit(commits)
+            self._tell("step", plain(self.learner))
+            if stopping:
+                raise Stopped(
+                    f"stopped after step {self.learner.counters['steps']}; the same command goes on from there"
+                )
+
+        self.learner.fit(experience, self.plan.epochs, on_step=on_step)
+
+    def _finish(self, index: int) -> None:
+        row = [self.learner.score(e) for e in self._tested()]
+        if self.registry is not None:
+            self._publish(self.registry, index, row)
+        self.progress.matrix.append(row)
+        self._tell("experience", {"index": index, "name": self.scenario[index].name, "row": row})
+
+    def _tested(self) -> list[Experience]:
+        """Return what to score on: every experience, or the one test set of a stream without boundaries."""
+        every = list(self.scenario) if "boundaries" in self.scenario.provides else [self.scenario[0]]
+        return [e for e in every if e.test is not None]
+
+    def _publish(self, registry: Registry, index: int, row: list[float]) -> None:
+        learner, current = self.learner, registry.current()
+        held_out = self._held_out(index)
+        training = {**self.about, "experience": index, "position": dict(learner.counters)}
+        snapshot = Snapshot.of(
+            learner.model,
+            learner.labels,
+            probe_x=held_out.x[:PROBE_ROWS],
+            parent=current,
+            training=training,
+            metrics={"mean_test_accuracy_of_seen": sum(row[: index + 1]) / max(len(row[: index + 1]), 1)},
+        )
+        plan = self.plan
+        gate = Gate(
+            held_out, max_accuracy_drop=plan.max_accuracy_drop, compatible=plan.compatible, measure=plan.measure
+        )
+        live = registry.load(current) if current is not None else None
+        snapshot, report = gate.judge(snapshot, live, _readable(registry, live))
+        self._record(registry, snapshot, report, index)
+
+    def _record(self, registry: Registry, snapshot: Snapshot, report: Report, index: int) -> None:
+        version = registry.publish(snapshot, report) if report.passed else None
+        if version is None:
+            registry.refuse(snapshot, report)
+            log.warning("refused candidate of experience %d: %s", index, "; ".join(report.reasons))
+        else:
+            log.info("published version=%d experience=%d", version, index)
+        facts = {"version": version, "experience": index, "space": snapshot.space.id, "report": report.as_dict()}
+        self.progress.versions.append(facts)
+        self._tell("published" if version else "refused", facts)
+
+    def _held_out(self, index: int) -> Batch:
+        """Return the samples that no training step has seen, of all experiences up to `index`."""
+        parts = []
+        for i in range(index + 1):
+            experience = self._training[i]
+            test = experience.test
+            if not hasattr(test, "y"):
+                raise DataError("the gate needs held-out samples in memory; cut the scenario from batches or from_data")
+            batches = experience.batches(4096, None, self.learner.labels, test=True)
+            parts += list(batches)
+        return Batch.cat(parts)
+
+    def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
+        if self._notify:
+            self._notify(kind, facts)
+
+    def _commit(self, commits: Checkpoints) -> None:
+        progress = {"matrix": self.progress.matrix, "versions": self.progress.versions}
+        commits.commit({"learner": self.learner.state(), "progress": progress})
+
+    def _resume(self, commits: Checkpoints) -> None:
+        state = commits.latest()
+        if state is None:
+            return
+        self.learner.restore(state["learner"])
+        self.progress = Progress(**state["progress"])
+        self._tell("resumed", plain(self.learner))
+        log.info("resumed at step=%d", self.learner.counters["steps"])
+
+    def _same_run(self) -> None:
+        path = self.run_folder / "run.json"
+        about = files.parse_json(files.canonical_json(self.about))
+        if not path.exists():
+            files.write_atomic(path, files.canonical_json(about))
+            return
+        found = files.parse_json(files.read_file(path))
+        different = sorted(k for k in {*about, *found} if about.get(k) != found.get(k))
+        if different:
+            raise ConfigError(
+                f"{self.run_folder} holds another run (its {', '.join(different)} differ); "
+                f"use another --run folder, or delete this one"
+            )
+
+
+def _readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
+    """Return the newest version of each older space that the live one reads."""
+    if live is None:
+        return []
+    wanted, found = set(live.space.reads) - {live.space.id}, []
+    for version in reversed(registry.versions()):
+        if registry.manifest(version)["space"]["id"] in wanted:
+            found.append(registry.load(version))
+            wanted.discard(found[-1].space.id)
+    return found
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise Locked(
+                f"{path.parent} is being written by process {owner}; wait for it or use another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -116,6 +116,10 @@ class Trainer:
         self.progress = Progress()
         self._training = validation(scenario, self.plan.held_out, seed=self.plan.seed)
 
+    def watch(self, notify: Notify) -> None:
+        """Tell `notify` instead of whoever was told before."""
+        self._notify = notify
+
     def run(self) -> Progress:
         """Run to the end of the scenario, from wherever the last commit left it.
 

@@ -26,6 +26,19 @@ def plain_label(label: object) -> Label:
     return label
 
 
+def named(values: Sequence[int], names: Sequence[Label] | None) -> list[Label]:
+    """Return what integers stand for: `i` means `names[i]`; without names they stand for themselves.
+
+    Raises:
+        DataError: An integer has no name.
+    """
+    if names is None:
+        return list(values)
+    if odd := [v for v in values if not 0 <= v < len(names)]:
+        raise DataError(f"integer labels with names run from 0 to {len(names) - 1}, got {odd[0]}")
+    return [names[v] for v in values]
+
+
 class LabelMap:
     """Labels in the order in which they first appeared; an index, once given, never changes.
 
@@ -57,7 +70,7 @@ class LabelMap:
 
     def register(self, labels: Iterable[object]) -> int:
         """Give an index to each label that has none; return how many labels there are now."""
-        for label in map(plain_label, labels):
+        for label in [plain_label(label) for label in labels]:  # all of them are looked at before any gets an index
             if label not in self._index:
                 self._index[label] = len(self._labels)
                 self._labels.append(label)
@@ -79,13 +92,17 @@ class LabelMap:
         if labels.is_floating_point() or labels.dim() != 1:
             raise DataError(f"labels must be integers of shape [N], got {labels.dtype} of shape {list(labels.shape)}")
         values, where = labels.unique(return_inverse=True)
-        found = [self.index(names[v] if names is not None else v) for v in values.tolist()]
+        found = [self.index(label) for label in named(values.tolist(), names)]
         return torch.tensor(found, dtype=torch.int64, device=labels.device)[where]
 
     def decode(self, indices: Tensor | Sequence[int]) -> list[Label]:
-        """Return the labels of `indices` `[N]`."""
+        """Return the labels of `indices` `[N]`.
+
+        Raises:
+            DataError: An index has no label.
+        """
         listed = indices.tolist() if isinstance(indices, Tensor) else indices
-        return [self._labels[i] for i in listed]
+        return named(listed, self._labels)
 
     def tolist(self) -> list[Label]:
         """Return all labels in index order."""

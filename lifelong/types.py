@@ -6,7 +6,7 @@ pre-allocated, P parameters; `[N, ...]` is a tensor whose first axis counts samp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lifelong import batching
 from lifelong.errors import DataError
-from lifelong.labels import Label, LabelMap
+from lifelong.labels import Label, LabelMap, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Batch:
             raise DataError(f"need x [N, ...] and y [N], got shapes {list(x.shape)} and {list(y.shape)}")
         ids = torch.arange(len(y)) if ids is None else ids
         task = torch.full((len(y),), task) if isinstance(task, int) else task
+        for name, numbers in (("y", y), ("ids", ids), ("task", task)):
+            if numbers.shape != y.shape or numbers.is_floating_point():
+                raise DataError(f"need {name} as {len(y)} integers, got {numbers.dtype} of shape {list(numbers.shape)}")
         return cls(x, y.long(), ids.long(), task.long())
 
     @classmethod
@@ -144,7 +147,14 @@ class Experience:
         return f"Experience({self.index}, {self.name!r}, classes={list(self.classes)}, train={size})"
 
     def batches(
-        self, size: int, generator: torch.Generator | None, labels: LabelMap, *, skip: int = 0, test: bool = False
+        self,
+        size: int,
+        generator: torch.Generator | None,
+        labels: LabelMap,
+        *,
+        skip: int = 0,
+        test: bool = False,
+        check: Callable[[Tensor], None] | None = None,
     ) -> Iterator[Batch]:
         """Yield batches of at most `size` samples with class indices, in the order `generator` draws.
 
@@ -154,31 +164,35 @@ class Experience:
             labels: Turns labels into class indices; labels that first appear in training data get new ones.
             skip: Batches to leave out at the front (for a resume in the middle).
             test: Yield the held-out samples.
+            check: Called with inputs before their labels get new indices; may refuse them by raising.
         """
         data = self.test if test else self.train
         if data is None:
             raise DataError(f"experience {self.name!r} holds nothing out; score it while it arrives instead")
         if size < 1:
             raise DataError(f"a batch needs at least 1 sample, got size={size}")
+        if not test:
+            self.register(labels)
         if isinstance(data, Batch):
-            if not test:
-                self.register(labels)
             yield from self._indexed(data, size, generator, labels, skip)
             return
         rows = batching.rows(data, generator, skip * size)
         for x, found, ids, tasks in batching.chunks(rows, size):
-            found = found if self.names is None else [self.names[int(i)] for i in found]
+            found = found if self.names is None else named([int(i) for i in found], self.names)
+            if check:
+                check(x)
             if not test:
                 labels.register(found)
             y = labels.encode(found)
-            yield Batch(x, y, ids, torch.full_like(y, self.task) if tasks is None else torch.tensor(tasks))
+            own = torch.tensor([-1] * len(y) if tasks is None else tasks)
+            yield Batch(x, y, ids, torch.where(own < 0, self.task, own))
 
     def register(self, labels: LabelMap) -> int:
         """Give indices to this experience's classes, then to any other label of its data in memory."""
         labels.register(self.classes)
         if isinstance(self.train, Batch):
             values = self.train.y.unique().tolist()
-            labels.register(values if self.names is None else [self.names[v] for v in values])
+            labels.register(named(values, self.names))
         return len(labels)
 
     def encoded(self, data: Batch, labels: LabelMap) -> Batch:

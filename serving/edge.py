@@ -1,7 +1,7 @@
 """The edge: what every request passes first and every answer last, as one pure ASGI middleware.
 
 ```
-in flight (429) -> content type (415) -> body size (413) and pace (408) -> form (400) -> BentoML -> in time (504)
+in flight (429) -> body size (413) and pace (408) -> content type (415) -> form (400) -> BentoML -> in time (504)
 ```
 It gives each request an id, writes the version into each answer's head, counts, and turns whatever error the
 layers below produce into the one format of `problems.py`. BentoML itself has no body limit, logs a traceback
@@ -30,6 +30,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 UNMATCHED = "unmatched"
+PATIENCE = 4  # times the largest body are read, and thrown away, so that the client hears why
 CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -106,10 +107,12 @@ class Edge:
         if self.busy > self.runtime.settings.max_concurrency and scope["path"] not in CALM:
             raise Problem(429)
         form = self.forms.get(scope["path"]) if scope["method"] == "POST" else None
-        body = await self._body(scope, receive, form is not None)
+        body = await self._body(scope, receive)
         if body is None:
             return  # the client went away
         if form is not None:
+            if _media_type(scope) != b"application/json":
+                raise Problem(415)
             reply.exchange.form = form.read(body, reply.exchange.request_id)
         work = asyncio.ensure_future(self.app(scope, _replay(body, receive), reply))
         try:
@@ -122,14 +125,11 @@ class Edge:
             raise Problem(504)
         await work
 
-    async def _body(self, scope: Scope, receive: Receive, wanted: bool) -> bytes | None:
-        head = dict(scope["headers"])
-        if wanted and head.get(b"content-type", b"").split(b";")[0].strip().lower() != b"application/json":
-            raise Problem(415)
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         most = self.runtime.settings.max_body_bytes
-        declared = head.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > most:
-            raise TooLarge(f"the body may have {most} bytes, got {int(declared)}; send fewer rows at a time")
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
+            raise _too_large(most)
         try:
             return await asyncio.wait_for(_read(receive, most), self.runtime.settings.timeout_seconds)
         except TimeoutError:
@@ -173,14 +173,13 @@ class Reply:
         self.state = "closed"
         version = self._runtime.version()
         body = problem.body(version, self.exchange.request_id)
-        own = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            _versioned(version),
-        ]
-        if problem.status in (429, 503):
-            own.append((b"retry-after", b"1"))
-        await self._start(problem.status, [*own, *head])
+        own = {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(body)),
+            **version_header(version),
+            **problem.head(),
+        }
+        await self._start(problem.status, [*_encoded(own), *head])
         await self._send({"type": "http.response.body", "body": body})
 
     async def _start(self, status: int, head: list[tuple[bytes, bytes]]) -> None:
@@ -210,18 +209,35 @@ def _request_id(scope: Scope) -> str:
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:
-    """Return the whole body, or None if the client went away; a chunked body is counted while it arrives."""
-    parts, size, more = [], 0, True
-    while more:
+    """Return the whole body, or None if the client went away.
+
+    What is over the limit is thrown away while it arrives, and the refusal waits for its end: a client that is
+    still sending would otherwise see a broken connection and not the reason. `PATIENCE` bounds that.
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more and size <= PATIENCE * most:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         part: bytes = message.get("body", b"")
-        parts.append(part)
         size, more = size + len(part), message.get("more_body", False)
-        if size > most:
-            raise TooLarge(f"the body may have {most} bytes, got more; send fewer rows at a time")
+        if size <= most:
+            parts.append(part)
+        else:
+            parts.clear()
+    if size > most:
+        raise _too_large(most)
     return b"".join(parts)
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(f"the body may have {most} bytes, got more; send fewer rows at a time")
+
+
+def _media_type(scope: Scope) -> bytes:
+    given: bytes = dict(scope["headers"]).get(b"content-type", b"")
+    return given.split(b";")[0].strip().lower()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -116,7 +116,8 @@ def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int]
         live: What is live, if anything.
         rows: Rows in the gallery, by space.
         back: It was live before (a rollback, a restart): fewer labels are then in order, and so are rows that newer
-            versions wrote and it does not read; they are kept, counted as unreadable, and read again later.
+            versions wrote and it does not read; they are kept, counted as unreadable, and read again later. Nor do
+            such rows keep out what follows a rollback: it must read what can be read now.
 
     Raises:
         ArtifactError: Labels were changed and not appended, or another input shape.
@@ -128,7 +129,8 @@ def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int]
             raise ArtifactError(f"labels may only be appended; {_first_difference(old.labels, new.labels)}")
         if candidate.shape != live.shape:
             raise ArtifactError(f"its input shape is {list(candidate.shape)}, clients send {list(live.shape)}")
-    unread = sorted(set(rows) - candidate.space.reads)
+    readable = set(rows) if live is None else set(rows) & live.space.reads
+    unread = sorted(readable - candidate.space.reads)
     if unread and not back:
         lost = sum(rows[space] for space in unread)
         raise SpaceError(

@@ -26,7 +26,7 @@ HINTS = {
 
 
 @final
-class Problem(Exception):  # noqa: N818 - it is a word of the RFC
+class Problem(Exception):
     """A refusal on its way to the client.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 from typing import final
 
 from lifelong.errors import Unavailable
@@ -33,6 +34,7 @@ class Runtime:
         self._shelf: Shelf | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
+        self._parent = os.getppid() if multiprocess else 0
         self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
 
     @property
@@ -133,7 +135,8 @@ class Runtime:
             self.telemetry.observe("lifelong_swap_seconds", seconds)
 
     def polled(self) -> None:
-        """Bring the gauges up to date, if anything moved."""
+        """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
+        self._end_if_orphaned()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return
@@ -151,3 +154,10 @@ class Runtime:
             ("lifelong_gallery_sequence", stats.sequence),
         ):
             self.telemetry.gauge(name, value)
+
+    def _end_if_orphaned(self) -> None:
+        """Stop when the master was killed: an orphan would keep the port and the gallery's lock for ever."""
+        if self._parent and os.getppid() != self._parent:
+            log.error("the master process %d is gone; worker %d ends", self._parent, os.getpid())
+            self._parent = 0
+            os.kill(os.getpid(), signal.SIGTERM)

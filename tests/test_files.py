@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong import files
@@ -21,6 +22,7 @@ plain = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(plain)
 def test_canonical_json_is_read_back_as_it_was(value):
     data = files.canonical_json(value)
@@ -117,7 +119,7 @@ def test_every_byte_is_flushed_before_the_name_appears(tmp_path, monkeypatch):
     fsync = os.fsync
 
     def flushed(descriptor):
-        done.append((os.readlink(f"/proc/self/fd/{descriptor}").split("/")[-1], (tmp_path / "final").exists()))
+        done.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (tmp_path / "final").exists()))
         fsync(descriptor)
 
     monkeypatch.setattr(files.os, "fsync", flushed)
@@ -167,15 +169,15 @@ def test_sweep_removes_what_the_dead_left_and_nothing_else(tmp_path):
     """While its writer lives, a scratch folder stays; after kill -9 the next sweep takes it."""
     command = [sys.executable, "-c", WAITS_IN_SCRATCH, str(tmp_path)]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    left = child.stdout.readline().strip()
-    assert os.path.exists(left)
+    left = Path(child.stdout.readline().strip())
+    assert left.exists()
     assert files.sweep(tmp_path) == 0
     child.kill()
     child.communicate()
     (tmp_path / "data").write_bytes(b"kept")
     with files.scratch(tmp_path) as own:
         assert files.sweep(tmp_path) == 1
-        assert not os.path.exists(left)
+        assert not left.exists()
         assert own.exists()
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 

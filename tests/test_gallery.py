@@ -251,8 +251,9 @@ def test_where_is_exact_at_every_selectivity(gallery, share):
 
 
 @pytest.mark.parametrize("dead", [1, parts.SPARE, parts.SPARE + 1, 7000])
-def test_removed_rows_never_return_whatever_way_they_are_filtered(gallery, dead):
+def test_removed_rows_never_return_whatever_way_they_are_filtered(gallery, dead, monkeypatch):
     """Few dead rows are fetched and dropped, more go by a selector or, for a batch, a scan; most are swept out."""
+    monkeypatch.setattr(parts, "CELLS", 3 * 16384)  # a scan in two blocks
     vectors, reference = draw(16384, 4), Reference()
     queries = vectors[:4]
     for store in (gallery, reference):
@@ -264,6 +265,14 @@ def test_removed_rows_never_return_whatever_way_they_are_filtered(gallery, dead)
     assert hits == [gallery.search(query[None], A, 5)[0] for query in queries]
     assert not {h.id for row in hits for h in row} & set(numbered(0, dead))
     same(hits, reference, queries, A, 5)
+
+
+def test_where_on_two_keys_is_exact_in_sealed_parts(gallery):
+    payload = [{"a": i % 7, "b": i % 5, "c": [i]} for i in range(5000)]
+    gallery.add(numbered(0, 5000), draw(5000, 4), A, payload)
+    for where in ({"a": 3, "b": 3}, {"b": 3, "a": 3}, {"b": 3}, {"a": 6, "b": 6}, {"c": 1}):
+        expected = {str(i) for i, row in enumerate(payload) if all(row[key] == value for key, value in where.items())}
+        assert set(found(gallery.search(draw(1, 4), A, 9999, where)[0])) == expected
 
 
 operations = st.lists(
@@ -384,6 +393,16 @@ def test_memory_stays_bounded_when_the_same_ids_are_written_again_and_again(tmp_
             gallery.add(numbered(0, 10), draw(10, 4, seed=turn), A)
         assert gallery.stats().rows == 10
         assert gallery.stats().bytes <= (2 * 10 + 16) * 4 * 4 * 2
+
+
+def test_a_part_that_is_mostly_dead_is_swept_out(gallery):
+    gallery.add(numbered(0, 4096), draw(4096, 4), A)
+    gallery.remove(numbered(0, 2048))
+    assert gallery.stats().bytes == 4096 * 16
+    gallery.remove(["3000"])
+    assert gallery.stats().bytes == 2047 * 16
+    gallery.remove(numbered(0, 4096))
+    assert (gallery.stats().bytes, gallery.view().search(draw(1, 4), A)) == (0, [[]])
 
 
 # --- views, threads, followers --------------------------------------------------------------------------------------
@@ -643,6 +662,17 @@ def scribbled(path: Path) -> None:
     path.write_bytes(content)
 
 
+def unindexed(path: Path) -> None:
+    """The index of ids only: every row can still be read, but the next write would go wrong."""
+    content = bytearray(filled(path))
+    base = sqlite3.connect(path)
+    page, size = (base.execute(query).fetchone()[0] for query in ("SELECT rootpage FROM sqlite_master WHERE name LIKE "
+                  "'sqlite_autoindex_items%'", "PRAGMA page_size"))  # fmt: skip
+    base.close()
+    content[(page - 1) * size : page * size] = bytes(size)
+    path.write_bytes(content)
+
+
 def spoilt(path: Path) -> None:
     filled(path)
     base = sqlite3.connect(path)
@@ -653,7 +683,8 @@ def spoilt(path: Path) -> None:
 
 @pytest.mark.parametrize("readonly", [False, True])
 @pytest.mark.parametrize(
-    "damage", [foreign, newer, truncated, scribbled, spoilt, lambda path: path.write_text("no database, " * 999)]
+    "damage",
+    [foreign, newer, truncated, scribbled, unindexed, spoilt, lambda path: path.write_text("no database, " * 999)],
 )
 def test_a_foreign_or_damaged_file_is_refused_by_name_and_left_alone(tmp_path, damage, readonly):
     path = tmp_path / FILE

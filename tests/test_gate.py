@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lifelong.errors import ArtifactError, ConfigError, DataError
+from lifelong.errors import ArtifactError, ConfigError, DataError, UnknownName
 from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.release import gate as gates
-from lifelong.release.compat import recall_at_1
+from lifelong.release.compat import MEASURES, mean_average_precision
 from lifelong.release.gate import Check, Gate, Report
 from lifelong.release.snapshot import Snapshot
-from lifelong.types import Batch, Space
+from lifelong.types import Batch
 
-LINEAR = {"name": "linear"}
 NAMES = ["finite", "probe", "labels", "input", "accuracy", "compatibility"]
 
 
@@ -73,23 +72,24 @@ def test_a_first_version_has_nothing_to_be_compared_with():
     assert candidate.proofs == ()
 
 
-def test_a_better_embedding_goes_live_and_reads_what_it_was_proven_to_read():
-    """The numbers in the proof are those of an independent measurement."""
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_better_embedding_goes_live_and_reads_what_it_was_proven_to_read(measure):
+    """The numbers in the proof are those of the measure on features made by hand."""
     held, old, new = blobs(), version(EYE, version=1), version(BETTER)
-    candidate, report = Gate(held).judge(new, old)
+    candidate, report = Gate(held, measure=measure).judge(new, old)
     assert report.passed, report.reasons
     assert candidate.space.reads == {new.space.id, old.space.id}
     (proof,) = candidate.proofs
     written = torch.arange(60) % 2 == 0  # 20 rows of each class in a row: even rows are every other row of a class
     before, after = held.x @ EYE, held.x @ BETTER
     y = held.y
-    want = [recall_at_1(q[~written], y[~written], before[written], y[written]) for q in (after, before)]
+    want = [MEASURES[measure](q[~written], y[~written], before[written], y[written]) for q in (after, before)]
     assert want[0] > want[1]
     assert proof == {
         "space": old.space.id,
         "cross": pytest.approx(want[0]),
         "self": pytest.approx(want[1]),
-        "measure": "recall_at_1",
+        "measure": measure,
         "n": 30,
     }
     check = named(report)["compatibility"]
@@ -302,7 +302,7 @@ def test_an_own_gallery_makes_all_held_out_rows_queries():
     candidate, _ = Gate(blobs(seed=1), gallery=blobs(seed=2)).judge(new, old)
     assert candidate.proofs[0]["n"] == 60
     q, g = blobs(seed=1), blobs(seed=2)
-    want = recall_at_1(q.x @ BETTER, q.y, g.x @ EYE, g.y)
+    want = mean_average_precision(q.x @ BETTER, q.y, g.x @ EYE, g.y)
     assert candidate.proofs[0]["cross"] == pytest.approx(want)
 
 
@@ -325,7 +325,17 @@ def test_judging_changes_nothing():
     assert torch.equal(torch.random.get_rng_state(), random)
 
 
+def test_recall_at_its_ceiling_proves_nothing_where_the_mean_average_precision_still_does():
+    """With easy classes every query finds a neighbour of its class: 1.0 cannot be beaten, the ranking can."""
+    held, old, new = blobs(noise=0.1), version(EYE, version=1), version(BETTER)
+    recall = named(Gate(held, measure="recall_at_1").judge(new, old)[1])["compatibility"]
+    assert (recall.passed, recall.value, recall.limit) == (False, 1.0, 1.0)
+    assert named(Gate(held).judge(new, old)[1])["compatibility"].passed
+
+
 def test_a_gate_without_rows_or_with_an_odd_limit_is_refused():
+    with pytest.raises(UnknownName, match="did you mean 'recall_at_1'"):
+        Gate(blobs(), measure="recall")
     with pytest.raises(DataError, match="held-out"):
         Gate(blobs()[:0])
     with pytest.raises(DataError, match="held-out"):

@@ -327,10 +327,13 @@ def test_large_bodies_are_413_declared_or_not(registry, tmp_path, kit):
     head = {"content-type": "application/json"}
     with running(registry, tmp_path, max_body_bytes=2000) as client:
         declared = client.post("/v1/embed", content=b" " * 2001, headers=head)
-        chunked = client.post("/v1/embed", content=chunks(500, 100), headers=head)
+        chunked = client.post("/v1/embed", content=chunks(500, 5), headers=head)
+        endless = client.post("/v1/embed", content=chunks(500, 10**4), headers=head)
+        absurd = client.post("/v1/embed", content=b"", headers=head | {"content-length": "9" * 5000})
         just_right = client.post("/v1/embed", content=json.dumps({"x": X}).encode().ljust(2000), headers=head)
 
-    assert checked(declared, 413)["type"] == checked(chunked, 413)["type"] == "urn:lifelong:error:TooLarge"
+    for response in (declared, chunked, endless, absurd):
+        assert checked(response, 413)["type"] == "urn:lifelong:error:TooLarge"
     checked(just_right)
 
 

@@ -360,6 +360,21 @@ def test_a_rollback_hides_newer_rows_and_says_so(slot, registry, kit):
     assert [hit.id for hit in slot.live.search(query, 5, None)[0]] == ["new"]
 
 
+def test_after_a_rollback_the_next_version_need_not_read_what_was_rolled_back(slot, registry, kit):
+    """Rows of a bad version, hidden by its rollback, must not keep out every later one; they stay counted."""
+    made = kit.publish(registry, 2)
+    for n in (1, 2):
+        registry.promote(n)
+        slot.refresh()
+    slot.add(["new"], np.ones((1, 4), np.float32), None)
+    registry.rollback()
+    slot.refresh()
+    registry.publish(kit.numbered(3, reads=made[:1]))
+
+    assert slot.refresh()
+    assert slot.live.unreadable() == [made[1].space.id]
+
+
 def test_retired_versions_are_bounded(registry, shelf, tmp_path, kit):
     """Two stay for a rollback, older ones are freed."""
     import gc

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lifelong.bench import metrics
+from lifelong.bench.cells import row
 from lifelong.errors import DataError
 
 
@@ -37,34 +38,31 @@ class AccuracyMatrix:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.float64]:  # noqa: ANN401
-        return np.asarray(self.values, dtype=dtype)
-
-    def add(self, row: Sequence[float | None]) -> None:
+    def add(self, accuracies: Sequence[float | None]) -> None:
         """Append what was measured after one more experience.
 
         Args:
-            row: Accuracies (0..1) on experiences 0, 1, ...; None or NaN, or ending early, is "not measured".
+            accuracies: Shares (0..1) on experiences 0, 1, ...; None or NaN, or ending early, is "not measured".
 
         Raises:
             DataError: There are more rows or columns than experiences, or a value is no share.
         """
         limit = self.experiences
-        if limit is not None and (len(self._rows) >= limit or len(row) > limit):
+        if limit is not None and (len(self._rows) >= limit or len(accuracies) > limit):
             raise DataError(
-                f"the stream has {limit} experiences and {len(self._rows)} rows are filled, got a row of {len(row)}"
+                f"the stream has {limit} experiences, of which {len(self)} have rows; got a row of {len(accuracies)}"
             )
-        if not len(row):
+        if not len(accuracies):
             raise DataError("a row needs at least one accuracy, got none; use None for what was not measured")
-        self._rows.append(_plain(row))
+        self._rows.append(_plain(accuracies))
 
     @property
     def values(self) -> NDArray[np.float64]:
         """All that was measured, float64 `[rows, T]`, NaN elsewhere (T is the longest row's if unknown)."""
         width = self.experiences or max([len(self._rows), *map(len, self._rows)], default=0)
         filled = np.full((len(self._rows), width), np.nan)
-        for i, row in enumerate(self._rows):
-            filled[i, : len(row)] = row
+        for i, found in enumerate(self._rows):
+            filled[i, : len(found)] = found
         return filled
 
     @property
@@ -83,7 +81,7 @@ class AccuracyMatrix:
         return {
             "experiences": self.experiences,
             "base": None if self.base is None else _nullable(self.base),
-            "rows": [_nullable(row) for row in self._rows],
+            "rows": [_nullable(found) for found in self._rows],
         }
 
     @classmethod
@@ -97,20 +95,15 @@ class AccuracyMatrix:
         if missing:
             raise DataError(f"an accuracy matrix has experiences, base and rows, got {sorted(state)}")
         matrix = cls(state["experiences"], state["base"])
-        for row in state["rows"]:
-            matrix.add(row)
+        for accuracies in state["rows"]:
+            matrix.add(accuracies)
         return matrix
 
 
-def _plain(row: Sequence[float | None]) -> list[float]:
-    try:
-        values = [float("nan") if value is None else float(value) for value in row]
-    except (TypeError, ValueError) as error:
-        raise DataError(f"accuracies must be numbers, got {list(row)}") from error
-    if bad := [v for v in values if v < 0 or v > 1]:
-        raise DataError(f"accuracies are shares in 0..1, got {bad[0]:g}; divide percentages by 100")
-    return values
+def _plain(values: Sequence[float | None]) -> list[float]:
+    found: list[float] = row(values, len(values)).tolist()
+    return found
 
 
-def _nullable(row: Sequence[float]) -> list[float | None]:
-    return [None if np.isnan(value) else value for value in row]
+def _nullable(values: Sequence[float]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values]

@@ -8,7 +8,7 @@ References:
     GEM: Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
     RWalk: Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning".
     iCaRL: Rebuffi et al. 2017, "iCaRL: Incremental Classifier and Representation Learning".
-    Forget: Diaz-Rodriguez et al. 2018, "Don't forget, there is more than forgetting: new metrics for Continual Learning".
+    Forget: Diaz-Rodriguez et al. 2018, "Don't forget, there is more than forgetting: new metrics for CL".
     ER-ACE: Caccia et al. 2022, "New Insights on Reducing Abrupt Representation Change in Online Continual Learning".
     Gama: Gama, Sebastiao & Rodrigues 2013, "On evaluating stream learning algorithms".
 """
@@ -19,12 +19,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lifelong.bench.cells import Floats, require, row, square, table
 from lifelong.errors import DataError
 
-Matrix: TypeAlias = Any  # [T, T]: nested lists (None is NaN), an array, a CPU tensor or an AccuracyMatrix
-Floats: TypeAlias = NDArray[np.float64]
+Matrix: TypeAlias = Any  # [T, T]: nested lists (None is NaN), an array or a CPU tensor
 
 
 def acc_final(R: Matrix) -> float:
@@ -92,9 +91,9 @@ def fwt_gem(R: Matrix, b: Sequence[float] | Floats) -> float:
         b: Accuracies `[T]` of the untrained model on each experience.
     """
     R = square(R, least=2)
-    base = _row(b, len(R))
+    base = row(b, len(R))
     ahead = range(1, len(R))
-    _require("fwt_gem", base[None], [(0, j) for j in ahead], "b")
+    require("fwt_gem", base[None], [(0, j) for j in ahead], "b")
     return _mean("fwt_gem", R, [(j - 1, j) for j in ahead]) - float(base[1:].mean())
 
 
@@ -105,11 +104,11 @@ def anytime_seen(A: Matrix, seen: Sequence[int] | None = None) -> float:
         A: Accuracies `[S, T]` at S moments of the stream; for the matrix R it equals `acc_avg_incremental`.
         seen: How many experiences had begun at each moment `[S]`, 1..T; None: one moment after each experience.
     """
-    A = _shaped(A)
+    A = table(A)
     counts = list(range(1, len(A) + 1)) if seen is None else [int(s) for s in seen]
     if len(counts) != len(A) or not all(1 <= s <= A.shape[1] for s in counts):
         raise DataError(
-            f"anytime_seen needs, for each of {len(A)} rows, how many of {A.shape[1]} experiences were seen, got {counts}"
+            f"anytime_seen needs how many of {A.shape[1]} experiences were seen at each of {len(A)} rows, got {counts}"
         )
     rows = [_mean("anytime_seen", A, [(i, j) for j in range(s)]) for i, s in enumerate(counts)]
     return float(np.mean(rows))
@@ -121,7 +120,7 @@ def anytime_all(A: Matrix) -> float:
     Args:
         A: Accuracies `[S, T]` at S moments of the stream; R is one, after each experience.
     """
-    A = _shaped(A)
+    A = table(A)
     return _mean("anytime_all", A, [(i, j) for i in range(len(A)) for j in range(A.shape[1])])
 
 
@@ -136,10 +135,10 @@ def ttt(R: Matrix, b: Sequence[float] | Floats) -> float:
         b: Accuracies `[T]` of the untrained model; only the first is used.
     """
     R = square(R)
-    base = _row(b, len(R))
-    _require("ttt", base[None], [(0, 0)], "b")
+    base = row(b, len(R))
+    require("ttt", base[None], [(0, 0)], "b")
     ahead = [(j - 1, j) for j in range(1, len(R))]
-    _require("ttt", R, ahead)
+    require("ttt", R, ahead)
     return float((base[0] + sum(R[cell] for cell in ahead)) / len(R))
 
 
@@ -184,7 +183,7 @@ def summary(R: Matrix, b: Sequence[float] | Floats | None = None) -> dict[str, f
      'forgetting_first_last', 'forgetting_max_incl_last']
     """
     R = square(R)
-    base = None if b is None else _row(b, len(R))
+    base = None if b is None else row(b, len(R))
     found = {}
     for name, metric in METRICS.items():
         if name in BASED and base is None:
@@ -196,60 +195,14 @@ def summary(R: Matrix, b: Sequence[float] | Floats | None = None) -> dict[str, f
     return found
 
 
-def square(R: Matrix, least: int = 1) -> Floats:
-    """Return R as a float64 array `[T, T]` with T >= `least`.
-
-    Raises:
-        DataError: It is not square, too small, or holds something else than numbers of 0..1 and NaN.
-    """
-    R = _shaped(R)
-    if R.shape[0] != R.shape[1]:
-        raise DataError(f"need the accuracy matrix [T, T], got {list(R.shape)}; give one row per learned experience")
-    if len(R) < least:
-        raise DataError(f"this metric compares experiences and needs at least {least}, got {len(R)}")
-    return R
-
-
 def _forgetting(name: str, R: Matrix, *, last_row: bool) -> float:
     R = square(R, least=2)
     n = len(R) - 1
-    _require(name, R, [(i, j) for j in range(n) for i in range(j, n + 1)])
+    require(name, R, [(i, j) for j in range(n) for i in range(j, n + 1)])
     best = np.nanmax(R[: n + 1 if last_row else n, :n], axis=0)
     return float((best - R[n, :n]).mean())
 
 
-def _shaped(A: Matrix) -> Floats:
-    try:
-        array = np.array(A, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"accuracies must be a table of numbers with rows of one length; {error}") from error
-    if array.ndim != 2 or not array.size:
-        raise DataError(f"accuracies must be a table [rows, experiences], got shape {list(array.shape)}")
-    _check_range(array)
-    return array
-
-
-def _row(b: object, size: int) -> Floats:
-    array = np.array(b, dtype=np.float64)
-    if array.shape != (size,):
-        raise DataError(f"need the untrained model's accuracies b [{size}], got shape {list(array.shape)}")
-    _check_range(array)
-    return array
-
-
-def _check_range(array: Floats) -> None:
-    wrong = array[(array < 0) | (array > 1)]
-    if wrong.size:
-        raise DataError(f"accuracies are shares in 0..1, got {wrong[0]:g}; divide percentages by 100")
-
-
 def _mean(name: str, A: Floats, cells: list[tuple[int, int]]) -> float:
-    _require(name, A, cells)
+    require(name, A, cells)
     return float(np.mean([A[cell] for cell in cells]))
-
-
-def _require(name: str, A: Floats, cells: list[tuple[int, int]], what: str = "R") -> None:
-    for i, j in cells:
-        if np.isnan(A[i, j]):
-            where = f"R[{i}][{j}]" if what == "R" else f"{what}[{j}]"
-            raise DataError(f"{name} needs {where}, which was not measured (NaN); measure it or leave {name} out")

@@ -171,7 +171,7 @@ class ClassBalanced:
         if used < self.store.capacity:
             mine.append(used)
             return used
-        largest = max(self._rows, key=lambda k: len(self._rows[k]))
+        largest = max(self._rows, key=lambda k: (len(self._rows[k]), k))  # a tie must not hang on the dict's order
         if len(mine) + 1 < len(self._rows[largest]) or not mine:  # take a row from the largest class
             victim = self._rows[largest]
             row = victim.pop(self._below(len(victim)))

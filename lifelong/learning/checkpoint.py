@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lifelong import files
-from lifelong.errors import ArtifactError, ConfigError, LifelongError
+from lifelong.errors import ArtifactError, ConfigError, DataError, LifelongError
 
 log = logging.getLogger("lifelong.checkpoint")
 
@@ -93,10 +93,11 @@ class Checkpoints:
         try:
             manifest = files.parse_json(files.read_file(path / MANIFEST))
             data = files.read_file(path / TENSORS)
+            body = {k: v for k, v in manifest.items() if k != "self"} if isinstance(manifest, dict) else {}
+            seal = files.digest(files.canonical_json(body))
         except LifelongError as error:
             raise ArtifactError(f"{path}: {error}") from error
-        body = {k: v for k, v in manifest.items() if k != "self"} if isinstance(manifest, dict) else {}
-        if body.get("format") != FORMAT or files.digest(files.canonical_json(body)) != manifest.get("self"):
+        if body.get("format") != FORMAT or seal != manifest.get("self"):
             raise ArtifactError(f"{path / MANIFEST} is altered, or not a checkpoint of this version")
         if files.digest(data) != body["sha256"]:
             raise ArtifactError(f"{path / TENSORS} is altered: its sha256 is not the one in the manifest")
@@ -119,7 +120,8 @@ def pack(state: State) -> tuple[dict[str, Tensor], Any]:
     """Return the tensors of a nested state by path, and the rest with a mark where each tensor was.
 
     Raises:
-        DataError: A value is neither a tensor nor plain (raised when the rest is written as JSON).
+        DataError: A key is no string, or the mark itself. (A value that is neither a tensor nor plain is refused when
+            the rest is written as JSON.)
     """
     tensors: dict[str, Tensor] = {}
 
@@ -128,12 +130,18 @@ def pack(state: State) -> tuple[dict[str, Tensor], Any]:
             tensors[path] = value.detach().cpu().clone().contiguous()
             return {MARK: path}
         if isinstance(value, dict):
-            return {key: walk(item, f"{path}/{key}") for key, item in value.items()}
+            if odd := [key for key in value if not isinstance(key, str) or key == MARK]:
+                raise DataError(f"the state has the key {odd[0]!r} in {path or 'its top'}; use other names")
+            return {key: walk(item, f"{path}/{_escaped(key)}") for key, item in value.items()}
         if isinstance(value, list | tuple):
             return [walk(item, f"{path}/{i}") for i, item in enumerate(value)]
         return value
 
     return tensors, walk(state, "")
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")  # as in a JSON pointer: two keys never make the same path
 
 
 def unpack(tensors: dict[str, Tensor], plain: Any) -> Any:  # noqa: ANN401 - what was packed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -46,6 +47,7 @@ class Learner:
         optim: Optimizer and learning rate.
         batch_size: New samples per step.
         seed: Of the order of samples.
+        shuffle: Draw a new order for each pass; False keeps the order of the data.
         device: `cpu`, `cuda`, ...
         setting: The scenario; a strategy that needs more than it provides is refused here.
 
@@ -61,6 +63,7 @@ class Learner:
         optim: Optim | None = None,
         batch_size: int = 32,
         seed: int = 0,
+        shuffle: bool = True,
         device: torch.device | str = "cpu",
         setting: Setting | None = None,
     ) -> None:
@@ -71,7 +74,7 @@ class Learner:
             self.strategy.needs.refuse_unless(setting.kind, setting.provides, type(self.strategy).__name__)
         self.device, self.batch_size, self.optim = torch.device(device), batch_size, optim or Optim()
         self.labels = LabelMap()
-        self.random = torch.Generator().manual_seed(seed)
+        self.random, self.shuffle = torch.Generator().manual_seed(seed), shuffle
         self.model = model.to(self.device)
         self.strategy.adapt(self.model)
         self.model.to(self.device)
@@ -126,8 +129,9 @@ class Learner:
         first = self.counters["samples"]
         numbers = torch.arange(first, first + len(labels)) if ids is None else torch.as_tensor(ids)
         self._check(inputs)
+        batch = Batch.of(inputs, torch.zeros(len(labels), dtype=torch.int64), numbers)  # refused before labels are new
         self.labels.register(labels)
-        batch = Batch.of(inputs, self.labels.encode(labels), numbers)
+        batch = replace(batch, y=self.labels.encode(labels))
         self.model.train()
         for start in range(0, len(batch), self.batch_size):
             self.step(batch[start : start + self.batch_size])
@@ -224,7 +228,9 @@ class Learner:
     def _begin(self, experience: Experience) -> None:
         experience.register(self.labels)
         if self.by_task:
-            self.tasks[experience.task] = [self.labels.index(c) for c in experience.classes]
+            known = self.tasks.get(experience.task, [])
+            new = [self.labels.index(c) for c in experience.classes]
+            self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
         self._grow()
         self.strategy.begin(self.model, experience)
         self.position["open"] = 1
@@ -236,11 +242,16 @@ class Learner:
         else:
             self._epoch_start = self.random.get_state()
         self.model.train()
-        for batch in experience.batches(self.batch_size, self.random, self.labels, skip=at["batch"]):
+        skip, size, order = at["batch"], self.batch_size, self.random if self.shuffle else None
+        for batch in experience.batches(size, order, self.labels, skip=skip, check=self._check):
             self.step(batch)
             at["batch"] += 1
             if on_step:
                 on_step()
+        if not at["batch"]:
+            raise DataError(
+                f"{experience.name!r} gave no samples in pass {at['epoch'] + 1}; a one-shot iterator can be passed once"
+            )
         at["epoch"] += 1
         at["batch"] = 0
 
@@ -269,10 +280,12 @@ class Learner:
         return value
 
     def _check(self, x: Tensor) -> None:
-        width = math.prod(self.model.input_shape)
-        if x.dim() < 2 or not x.is_floating_point() or math.prod(x.shape[1:]) != width:
+        shape, given = self.model.input_shape, tuple(x.shape[1:])
+        flat = math.prod(given) == math.prod(shape) and 1 in (len(given), len(shape))  # rows for images, or back
+        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        if x.dim() < 2 or x.dtype != dtype or not (given == shape or flat):
             raise DataError(
-                f"inputs must be floats of shape [N, {', '.join(map(str, self.model.input_shape))}], "
+                f"inputs must be {dtype} of shape [N, {', '.join(map(str, shape))}], "
                 f"got {x.dtype} of shape {list(x.shape)}"
             )
         # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.

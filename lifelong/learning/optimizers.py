@@ -61,6 +61,7 @@ def named_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Pa
 def load_named_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: State) -> None:
     """Give each parameter its saved state; where it has grown, the new entries start at zero."""
     for name, p in parameters.items():
+        optimizer.state.pop(p, None)
         if name in state:
             optimizer.state[p] = {k: _fitted(v, p) for k, v in state[name].items()}
 

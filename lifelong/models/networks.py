@@ -55,10 +55,8 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: Sequence[int], hidden: Sequence[int] = (256,), features: int | None = None) -> None:
         super().__init__()
-        positive(
-            inputs=inputs, **({"hidden": hidden} if hidden else {}), **({"features": features} if features else {})
-        )
-        if not hidden and not features:
+        positive(inputs=inputs, hidden=hidden or 1, features=1 if features is None else features)
+        if not hidden and features is None:
             raise ConfigError("an mlp needs hidden layers, features, or both; got neither")
         self.input_shape, self.hidden, self.features = tuple(inputs), tuple(hidden), features
         widths = [prod(inputs), *hidden]

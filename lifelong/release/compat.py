@@ -48,8 +48,8 @@ def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_
     0.6666666666666666
     """
     blocks = _similarities(queries, query_labels, gallery, gallery_labels)
-    right = gallery_labels[torch.cat([block.argmax(1) for block in blocks])] == query_labels
-    return right.double().mean().item()
+    right = [gallery_labels[block.argmax(1)] == y for block, y in blocks]
+    return torch.cat(right).double().mean().item()
 
 
 def mean_average_precision(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> float:
@@ -64,9 +64,7 @@ def mean_average_precision(queries: Tensor, query_labels: Tensor, gallery: Tenso
     0.5833
     """
     scores: list[Tensor] = []
-    start = 0
-    for block in _similarities(queries, query_labels, gallery, gallery_labels):
-        y = query_labels[start : (start := start + len(block))]
+    for block, y in _similarities(queries, query_labels, gallery, gallery_labels):
         hit = gallery_labels[block.argsort(stable=True, dim=1, descending=True)] == y.unsqueeze(1)
         ranks = torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
         scores.append((hit.cumsum(1) / ranks * hit).sum(1) / hit.sum(1).clamp(min=1))
@@ -77,14 +75,17 @@ Measure = Callable[[Tensor, Tensor, Tensor, Tensor], float]
 MEASURES: dict[str, Measure] = {"recall_at_1": recall_at_1, "map": mean_average_precision}
 
 
-def _similarities(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> Iterator[Tensor]:
-    """Check what is to be compared, then yield blocks `[n, M]`; only one of them is in memory at a time."""
+def _similarities(
+    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Check what is to be compared, then yield `(similarities [n, M], labels [n])`, one block in memory at a time."""
     _check(queries, query_labels, "queries")
     _check(gallery, gallery_labels, "gallery")
-    width = min(queries.shape[1], gallery.shape[1])
+    width, size = min(queries.shape[1], gallery.shape[1]), max(1, BLOCK // len(gallery))
     # The norm of a query scales all of its similarities alike, so only the gallery's norms can change the order.
     rows = torch.nn.functional.normalize(gallery, dim=1)[:, :width].T
-    return (block[:, :width] @ rows for block in queries.split(max(1, BLOCK // len(gallery))))
+    blocks = zip(queries.split(size), query_labels.split(size), strict=True)
+    return ((block[:, :width] @ rows, y) for block, y in blocks)
 
 
 def cross_matrix(

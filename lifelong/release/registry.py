@@ -131,7 +131,9 @@ class Registry:
             if to is None:
                 before = lineage(self.history())[:-1]
                 if not before:
-                    raise ConfigError("no version was live before the current one; name one: lifelong registry list")
+                    raise ConfigError(
+                        "no version was live before the current one; name one: lifelong registry list REGISTRY"
+                    )
                 to = before[-1]
             self.verify(to)
             self._timeline.point("rollback", to, who, why)

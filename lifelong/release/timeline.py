@@ -50,7 +50,7 @@ class Timeline:
 
     def remedy(self) -> str:
         """Return what to do about a pointer that leads nowhere."""
-        return f"choose a version: lifelong registry promote VERSION --registry {self.path.parent}"
+        return f"choose a version: lifelong registry promote {self.path.parent} VERSION"
 
     def pointer(self) -> Pointer | None:
         """Return the pointer, or None if there is none.

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -59,9 +58,7 @@ class Server:
         }
         command = [sys.executable, "-m", "bentoml", "serve", self.service, "--host", "127.0.0.1", "-p", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, env=environment, cwd=self.folder, stdout=log, stderr=log)
         return self
 
     def up(self, timeout: float = 120) -> Client:
@@ -77,11 +74,13 @@ class Server:
         raise AssertionError(f"not up after {timeout} s:\n{self.log}")
 
     def kill(self) -> None:
-        """kill -9 everything at once, as a power cut would."""
+        """kill -9 everything at once, as a power cut would (each worker has a process group of its own)."""
         if self.process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            master = psutil.Process(self.process.pid)
+            for process in [master, *master.children(recursive=True)]:
+                process.kill()
         self.process.wait()
         self.process = None
 
@@ -306,6 +305,7 @@ def test_hostile_requests_get_short_problems(server, kit):
         ("/v1/predict", b"x=1", {"content-type": "application/x-www-form-urlencoded"}, 415),
         ("/v1/predict", b"--b--", {"content-type": "multipart/form-data; boundary=b"}, 415),
         ("/v1/predict", b" " * 100001, js, 413),
+        ("/v1/predict", b" " * 399999, js, 413),
         ("/v1/predict", iter([b" " * 50000] * 3), js, 413),
         ("/v1/nothing", b"{}", js, 404),
         ("/v1/versions", b"{}", js, 405),
@@ -356,6 +356,21 @@ def test_two_workers_swap_each_and_are_counted_together(server, kit):
 
     assert swapped == 4
     assert metric(server, "lifelong_swap_seconds_count") >= 4
+
+
+def test_a_worker_whose_master_was_killed_ends_by_itself(server, kit):
+    """An orphan would keep the port and the gallery's lock, and the restarted server could never write."""
+    Registry(server.folder / "registry", create=True).publish(kit.numbered(1))
+    with server.start().up() as client:
+        assert client.ready(60)
+        client.add(["a"], X)
+    (worker,) = server.workers()
+    server.process.kill()
+    server.process.wait()
+    wait(lambda: not worker.is_running(), 60)
+    with server.start().up() as client:
+        assert client.ready(60)
+        assert client.add(["b"], X)["sequence"] == 2
 
 
 def test_a_terminated_server_finishes_and_leaves_nothing(server, kit):

@@ -1,0 +1,257 @@
+"""The command line: parses, and imports what a command needs inside it, so that `--help` stays instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lifelong.errors import LifelongError
+
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="LIFELONG_DATA",
+    help="Folder of data sets; without it, installed and packaged ones.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the strategy; NAME.KEY=VALUE in a chain."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lifelong")
+@click.option("--verbose", "-v", is_flag=True, help="Show what the parts log.")
+def cli(verbose: bool) -> None:
+    """Continual learning that is served: train on a stream, publish what the gate lets through, hot-swap it."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(name)s %(message)s")
+
+
+@cli.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True, help="New folder.")
+@click.option("--port", default=0, help="Of the server; 0 takes a free one.")
+@DATA_ROOT
+@SEED
+@JSON
+def demo(**options: Any) -> None:  # noqa: ANN401
+    """Run the main job on real images: train 5 experiences, swap 5 versions under load, search across them."""
+    from lifelong.commands import demo as command
+
+    command.run(**options)
+
+
+@cli.command()
+@click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
+@click.option("--strategy", default="replay", show_default=True, help="Plug-in, or several chained by +.")
+@SETTINGS
+@click.option("--model", default="mlp", show_default=True, help="Backbone: mlp, conv, identity or lite.")
+@click.option("--model-set", multiple=True, metavar="KEY=VALUE", help="Argument of the backbone, e.g. hidden=[256].")
+@click.option("--run", "run_folder", type=click.Path(path_type=Path), required=True, help="Folder of this run.")
+@click.option("--registry", type=click.Path(path_type=Path), help="Where versions are published; none if not given.")
+@click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
+@click.option("--batch-size", default=32, show_default=True, help="New samples per step.")
+@click.option("--optimizer", default="sgd", show_default=True, help="sgd, adam or adamw.")
+@click.option("--lr", default=0.05, show_default=True, help="Learning rate.")
+@click.option("--momentum", default=0.0, show_default=True, help="Of sgd.")
+@click.option("--weight-decay", default=0.0, show_default=True, help="L2 factor.")
+@click.option("--commit-every", default=50, show_default=True, help="Steps between two commits.")
+@click.option("--publish-every", default=1, show_default=True, help="Experiences between two candidates.")
+@click.option("--held-out", default=0.1, show_default=True, help="Share of training samples for the gate alone.")
+@click.option("--measure", default="map", show_default=True, help="Of compatibility: map or recall_at_1.")
+@click.option("--incompatible", is_flag=True, help="Let a version go live that cannot read older spaces (major).")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
+@click.option("--threads", default=1, show_default=True, help="Of torch; small models are fastest with 1.")
+@DATA_ROOT
+@SEED
+@JSON
+def train(**options: Any) -> None:  # noqa: ANN401
+    """Train on a scenario, committing as it goes; after a crash the same command goes on, bit for bit."""
+    from lifelong.commands import train as command
+
+    command.run(**options)
+
+
+@cli.command()
+@click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose live version is served.")
+@click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the gallery.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+def serve(**options: Any) -> None:  # noqa: ANN401
+    """Serve predict, embed and search over HTTP, and swap to each version that goes live."""
+    from lifelong.commands import serve as command
+
+    command.run(**options)
+
+
+@cli.group()
+def bench() -> None:
+    """Compare strategies."""
+
+
+@bench.command("run")
+@click.option("--strategies", default="naive,replay,joint", show_default=True, help="Separated by commas.")
+@click.option("--scenarios", default="split-fmnist", show_default=True, help="Separated by commas.")
+@click.option("--seeds", default=2, show_default=True, help="Runs of each pair.")
+@click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
+@click.option("--lr", default=0.05, show_default=True, help="Learning rate of all.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file for matrices and metrics.")
+@DATA_ROOT
+@JSON
+def bench_run(**options: Any) -> None:  # noqa: ANN401
+    """Train each strategy on each scenario with each seed; print metrics by definition, mean and spread."""
+    from lifelong.commands import bench as command
+
+    command.run(**options)
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+@click.option("--all", "every", is_flag=True, help="Check every installed strategy.")
+@JSON
+def check(**options: Any) -> None:  # noqa: ANN401
+    """Run the laws of continual-learning strategies on installed plug-ins."""
+    from lifelong.commands import show
+
+    show.check(**options)
+
+
+@cli.command()
+@JSON
+def strategies(**options: Any) -> None:  # noqa: ANN401
+    """List the installed strategies."""
+    from lifelong.commands import show
+
+    show.strategies(**options)
+
+
+@cli.command()
+@JSON
+def scenarios(**options: Any) -> None:  # noqa: ANN401
+    """List the scenarios by their permanent ids."""
+    from lifelong.commands import show
+
+    show.scenarios(**options)
+
+
+@cli.group()
+def data() -> None:
+    """Find data sets."""
+
+
+@data.command("list")
+@DATA_ROOT
+@JSON
+def data_list(**options: Any) -> None:  # noqa: ANN401
+    """List data sets: where they are, or the command that gets them."""
+    from lifelong.commands import show
+
+    show.data_list(**options)
+
+
+@data.command("get")
+@click.argument("name")
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="LIFELONG_DATA", help="Folder to put it in.")
+@JSON
+def data_get(**options: Any) -> None:  # noqa: ANN401
+    """Fetch a data set through torchvision, or show the facts of one that is there."""
+    from lifelong.commands import show
+
+    show.data_get(**options)
+
+
+@cli.group()
+def registry() -> None:
+    """Look at versions, and choose the live one."""
+
+
+@registry.command("list")
+@REGISTRY
+@JSON
+def registry_list(**options: Any) -> None:  # noqa: ANN401
+    """List versions and what happened."""
+    from lifelong.commands import registry as command
+
+    command.listing(**options)
+
+
+@registry.command("show")
+@REGISTRY
+@click.argument("version", type=int)
+@JSON
+def registry_show(**options: Any) -> None:  # noqa: ANN401
+    """Show one version: its manifest and the gate's report."""
+    from lifelong.commands import registry as command
+
+    command.show(**options)
+
+
+@registry.command("promote")
+@REGISTRY
+@click.argument("version", type=int)
+@click.option("--why", default="", help="For the history.")
+def registry_promote(**options: Any) -> None:  # noqa: ANN401
+    """Make a version live after verifying it."""
+    from lifelong.commands import registry as command
+
+    command.promote(**options)
+
+
+@registry.command("rollback")
+@REGISTRY
+@click.option("--to", type=int, help="The version; without it, the one that was live before.")
+@click.option("--why", default="", help="For the history.")
+def registry_rollback(**options: Any) -> None:  # noqa: ANN401
+    """Go back to an earlier version."""
+    from lifelong.commands import registry as command
+
+    command.rollback(**options)
+
+
+@registry.command("verify")
+@REGISTRY
+@click.argument("version", type=int, required=False)
+@JSON
+def registry_verify(**options: Any) -> None:  # noqa: ANN401
+    """Check every file of one version, or of all; exit 5 if one is damaged."""
+    from lifelong.commands import registry as command
+
+    command.verify(**options)
+
+
+@cli.command()
+@REGISTRY
+@click.option("--measure", default="map", show_default=True, help="map or recall_at_1.")
+@DATA_ROOT
+@JSON
+def compat(**options: Any) -> None:  # noqa: ANN401
+    """Measure which version's queries find what in which version's gallery, on test images."""
+    from lifelong.commands import compat as command
+
+    command.run(**options)
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line, anything else is a bug and traces."""
+    try:
+        cli.main(prog_name="lifelong", standalone_mode=False)
+    except LifelongError as error:
+        click.echo(f"lifelong: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.Abort:
+        click.echo("lifelong: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

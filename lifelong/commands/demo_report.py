@@ -1,0 +1,92 @@
+"""What the demo measures after the stream has ended, and the picture it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lifelong.release.compat import mean_average_precision, recall_at_1
+
+
+def search_quality(
+    queries: Tensor, query_labels: Tensor, stored: Sequence[Tensor], stored_labels: Sequence[Tensor]
+) -> dict[str, float]:
+    """Return recall at 1 and mAP of `queries` `[N, D]` over rows that several versions wrote, all at once."""
+    rows, labels = torch.cat([normalize(s, dim=1) for s in stored]), torch.cat(list(stored_labels))
+    return {
+        "recall_at_1": recall_at_1(queries, query_labels, rows, labels),
+        "map": mean_average_precision(queries, query_labels, rows, labels),
+    }
+
+
+def updates(matrix: Tensor) -> list[dict[str, Any]]:
+    """Return, for each update t -> t + 1, the old self-test, the cross-test, and whether the new one is above it."""
+    return [
+        {
+            "from": t,
+            "to": t + 1,
+            "old_old": float(matrix[t - 1, t - 1]),
+            "new_old": float(matrix[t, t - 1]),
+            "above": bool(matrix[t, t - 1] > matrix[t - 1, t - 1]),
+        }
+        for t in range(1, len(matrix))
+    ]
+
+
+def picture(path: Path, result: Mapping[str, Any]) -> bool:
+    """Draw accuracy, compatibility and search quality side by side; False where matplotlib is not installed."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return False
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
+    _accuracy(left, result["accuracy_matrix"])
+    _compatibility(middle, result["updates"]["map"])
+    _search(right, result["search"])
+    counts = f"{result['requests']:,} requests, {result['failed']} failed, {result['mixed_version']} mixed"
+    figure.suptitle(
+        f"{result['versions']} versions swapped under load: {counts}; {result['reembedded']} rows re-embedded"
+    )
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return True
+
+
+def _accuracy(axes: Any, matrix: Sequence[Sequence[float]]) -> None:  # noqa: ANN401 - matplotlib is untyped
+    size = len(matrix)
+    axes.imshow(matrix, vmin=0, vmax=1, cmap="viridis")
+    for i, row in enumerate(matrix):
+        for j, value in enumerate(row):
+            axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.6 else "black")
+    axes.set(title="Accuracy on experience j after learning i", xlabel="experience j", ylabel="after experience i")
+    axes.set_xticks(range(size), range(1, size + 1))
+    axes.set_yticks(range(size), range(1, size + 1))
+
+
+def _compatibility(axes: Any, steps: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401
+    at = range(len(steps))
+    axes.bar([i - 0.2 for i in at], [s["old_old"] for s in steps], 0.4, label="old queries, old rows", color="#9aa5b1")
+    axes.bar([i + 0.2 for i in at], [s["new_old"] for s in steps], 0.4, label="new queries, old rows", color="#2a7f62")
+    for i, step in enumerate(steps):
+        axes.text(i + 0.2, step["new_old"], f"{step['new_old'] - step['old_old']:+.3f}", ha="center", va="bottom")
+    axes.set_xticks(at, [f"v{s['from']} → v{s['to']}" for s in steps])
+    axes.set(title="Search across each update (mAP, test images)", ylim=(0, 1.15))
+    axes.legend(loc="lower left")
+
+
+def _search(axes: Any, found: Mapping[str, Mapping[str, float]]) -> None:  # noqa: ANN401
+    names = list(found)
+    at = range(len(names))
+    colours = ["#2a7f62", "#6fb59a", "#c0504d", "#d99694"]
+    bars = axes.bar(at, [found[name]["recall_at_1"] for name in names], color=colours[: len(names)])
+    axes.bar_label(bars, fmt="%.3f")
+    axes.set_xticks(at, [name.replace("_", " ").replace(" as", "\nas").replace(" re", "\nre") for name in names])
+    axes.set(title="Newest queries over rows of all versions (recall at 1)", ylim=(0, 1.1))

@@ -1,0 +1,154 @@
+"""`lifelong train`: a scenario, a strategy, a run folder."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from lifelong import compose
+from lifelong.bench import metrics
+from lifelong.commands import tables
+from lifelong.daemon import Plan, Stopped, Trainer
+from lifelong.errors import ConfigError
+from lifelong.learning import Learner, Optim
+from lifelong.models import build
+from lifelong.release.registry import Registry
+from lifelong.streams.scenario import Scenario
+from lifelong.streams.scenarios import scenario as make_scenario
+from lifelong.types import Batch
+
+
+def run(
+    *,
+    scenario: str,
+    strategy: str,
+    settings: Sequence[str],
+    model: str,
+    model_set: Sequence[str],
+    run_folder: Path,
+    registry: Path | None,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    commit_every: int,
+    publish_every: int,
+    held_out: float,
+    measure: str,
+    incompatible: bool,
+    device: str,
+    threads: int,
+    data_root: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Train, or go on; print the accuracy matrix, metrics by name, and what became of each candidate."""
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+    stream = make_scenario(scenario, data_root, seed)
+    spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
+    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    learner = Learner(
+        build(spec, seed=seed),
+        compose.strategy(strategy, settings),
+        optim=optim,
+        batch_size=batch_size,
+        seed=seed,
+        device=_device(device),
+        setting=stream,
+    )
+    plan = Plan(
+        epochs=epochs,
+        commit_every=commit_every,
+        held_out=held_out,
+        publish_every=publish_every,
+        compatible=not incompatible,
+        measure=measure,
+        seed=seed,
+    )
+    about = {
+        "strategy": strategy,
+        "settings": list(settings),
+        "model": spec,
+        "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "held_out": held_out,
+        "seed": seed,
+    }
+    where = Registry(registry, create=True) if registry else None
+    trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about=about)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: trainer.stop.set())
+    try:
+        progress = trainer.run() if as_json else _watched(trainer, stream)
+    except Stopped as stopped:
+        tables.console.print(str(stopped))
+        return
+    _report(progress.matrix, progress.versions, stream, as_json)
+
+
+def sample_shape(stream: Scenario) -> tuple[int, ...]:
+    """Return the shape of one sample of a stream."""
+    first = stream[0].train
+    x = first.x if isinstance(first, Batch) else next(iter(first))[0]
+    return tuple(x.shape[1:] if isinstance(first, Batch) else x.shape)
+
+
+def bar() -> Progress:
+    """Return the progress bar of a run."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+        console=tables.console,
+    )
+
+
+def _watched(trainer: Trainer, stream: Scenario) -> Any:  # noqa: ANN401
+    with bar() as display:
+        task = display.add_task("experiences", total=len(stream), facts="")
+
+        def tell(kind: str, facts: Mapping[str, Any]) -> None:
+            if kind == "step" and facts["steps"] % 10 == 0:
+                display.update(task, facts=f"step {facts['steps']}, rehearsed {facts['rehearsed']}")
+            elif kind == "experience":
+                display.update(task, completed=facts["index"] + 1)
+            elif kind in ("published", "refused"):
+                display.console.print(f"{kind} version {facts['version']}: {tables.checks(facts['report'])}")
+            elif kind == "resumed":
+                display.console.print(f"going on from step {facts['steps']}")
+                display.update(task, completed=facts["experience"])
+
+        trainer.watch(tell)
+        return trainer.run()
+
+
+def _report(matrix: list[list[float]], versions: list[dict[str, Any]], stream: Scenario, as_json: bool) -> None:
+    square = len(matrix) == len(matrix[0]) if matrix else False
+    numbers = metrics.summary(torch.tensor(matrix, dtype=torch.float64)) if square else {}
+    if as_json:
+        tables.emit({"scenario": stream.signature, "matrix": matrix, "metrics": numbers, "versions": versions})
+        return
+    tables.matrix("Accuracy on experience j after learning i (test split)", matrix, "after", "", "exp ")
+    if numbers:
+        tables.show("Metrics by definition", ["metric", "value"], list(numbers.items()))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not there: {str(error).splitlines()[0]}; use cpu") from error
+    return device

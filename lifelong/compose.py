@@ -1,0 +1,76 @@
+"""From what a person types to objects: `replay+simplex` with `replay.capacity=500`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lifelong import plugins
+from lifelong.errors import ConfigError, UnknownName
+from lifelong.learning import Chain, Strategy
+
+Options = dict[str, dict[str, Any]]
+
+
+def parse(settings: Sequence[str], names: Sequence[str]) -> Options:
+    """Return arguments by name from `name.key=value` (or `key=value` where there is one name).
+
+    Values are JSON where they can be (`3`, `0.5`, `true`, `[64, 64]`, `null`), else text.
+
+    >>> parse(["capacity=500"], ["replay"])
+    {'replay': {'capacity': 500}}
+    """
+    found: Options = {name: {} for name in names}
+    for setting in settings:
+        path, separator, text = setting.partition("=")
+        name, dot, key = path.rpartition(".")
+        if not separator or not key or (not dot and len(names) != 1):
+            raise ConfigError(f"write a setting as {'NAME.' if len(names) != 1 else ''}KEY=VALUE, got {setting!r}")
+        name = name if dot else names[0]
+        if name not in found:
+            raise UnknownName.among("part of this strategy", name, names)
+        try:
+            found[name][key] = json.loads(text)
+        except json.JSONDecodeError:
+            found[name][key] = text
+    return found
+
+
+def strategy(text: str, settings: Sequence[str] = ()) -> Strategy:
+    """Return the strategy that `text` names: plug-ins joined by `+` are chained in that order.
+
+    Raises:
+        UnknownName: No plug-in of that name, or no such argument.
+        ConfigError: An argument's value is refused.
+    """
+    names = [name.strip() for name in text.split("+")]
+    options = parse(settings, names)
+    made = [construct("strategy", name, options[name]) for name in names]
+    return made[0] if len(made) == 1 else Chain(*made)
+
+
+def construct(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the plug-in is
+    """Return the plug-in `name` of `kind`, constructed with `options`; unknown ones are named."""
+    maker = plugins.find(kind, name)
+    known = [p for p in inspect.signature(maker).parameters if p != "self"]
+    for key in options:
+        if key not in known:
+            raise UnknownName.among(f"argument of {name}", key, known)
+    try:
+        return maker(**options)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be made of {dict(options)}: {error}") from error
+
+
+def model_spec(name: str, inputs: Sequence[int], strategy_text: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the spec of a backbone `name` for samples of shape `inputs`, as wide as the strategy's head wants it.
+
+    A `simplex` of K classes wants K - 1 features; other strategies take the backbone's default.
+    """
+    names = strategy_text.split("+")
+    backbone: dict[str, Any] = {"name": name, "inputs": list(inputs), **parse(settings, [name])[name]}
+    if "simplex" in names:
+        backbone.setdefault("features", 63)
+    return {"backbone": backbone, "head": {"name": "linear"}}

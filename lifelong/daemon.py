@@ -52,6 +52,7 @@ class Plan:
             for the report alone, nothing is ever decided on them.
         publish_every: Experiences between two candidates (streams of many tiny experiences want more than 1).
         max_accuracy_drop: See `lifelong.release.gate.Gate`.
+        max_forgetting: Likewise.
         compatible: Likewise.
         measure: Likewise.
         seed: Of what is held out.
@@ -62,6 +63,7 @@ class Plan:
     held_out: float = 0.1
     publish_every: int = 1
     max_accuracy_drop: float = 0.02
+    max_forgetting: float = 0.05
     compatible: bool = True
     measure: str = "map"
     seed: int = 0
@@ -180,7 +182,11 @@ class Trainer:
         )
         plan = self.plan
         gate = Gate(
-            held_out, max_accuracy_drop=plan.max_accuracy_drop, compatible=plan.compatible, measure=plan.measure
+            held_out,
+            max_accuracy_drop=plan.max_accuracy_drop,
+            max_forgetting=plan.max_forgetting,
+            compatible=plan.compatible,
+            measure=plan.measure,
         )
         live = registry.load(current) if current is not None else None
         snapshot, report = gate.judge(snapshot, live, _readable(registry, live))

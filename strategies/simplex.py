@@ -41,7 +41,7 @@ class Simplex(Strategy):
 
     exempt = {"beats naive": "it makes features comparable; chain it with rehearsal against forgetting"}  # noqa: RUF012
 
-    def __init__(self, classes: int = 64, scale: float | None = 4.0, distill: float = 5.0) -> None:
+    def __init__(self, classes: int = 64, scale: float | None = 4.0, distill: float = 1.0) -> None:
         if classes < 2 or distill < 0:
             raise ConfigError(f"need classes >= 2 and distill >= 0, got classes={classes}, distill={distill}")
         self.classes, self.scale, self.distill = classes, scale, distill

@@ -141,7 +141,7 @@ def test_any_flipped_byte_is_found(tmp_path: Path, name: str, caplog: pytest.Log
 
 
 @pytest.mark.parametrize("name", [TENSORS, MANIFEST])
-@pytest.mark.parametrize("size", [0, 9, -1, None])
+@pytest.mark.parametrize("size", [0, 9, -2, None])
 def test_a_file_cut_short_or_missing_is_found(
     tmp_path: Path, name: str, size: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,7 +15,7 @@ from lifelong.release.gate import Check, Gate, Report
 from lifelong.release.snapshot import Snapshot
 from lifelong.types import Batch
 
-NAMES = ["finite", "probe", "labels", "input", "accuracy", "compatibility"]
+NAMES = ["finite", "probe", "labels", "input", "accuracy", "forgetting", "compatibility"]
 
 
 def blobs(classes=3, each=20, width=6, noise=0.3, seed=0):
@@ -158,7 +158,7 @@ def test_a_weight_that_is_not_finite_is_refused_and_all_checks_are_still_named()
     assert not checks["finite"].passed
     assert checks["labels"].passed  # still computed
     assert checks["input"].passed
-    for name in ("probe", "accuracy", "compatibility"):
+    for name in ("probe", "accuracy", "forgetting", "compatibility"):
         assert checks[name].detail == "skipped: finite failed"
     assert len(report.reasons) == 1
     assert "not finite" in report.reasons[0]
@@ -168,7 +168,12 @@ def test_a_major_release_does_not_excuse_a_broken_candidate():
     good = version(BETTER)
     bad = replace(good, weights={name: tensor + 1 for name, tensor in good.weights.items()})
     _, report = Gate(blobs(), compatible=False).judge(bad, version(EYE, version=1))
-    assert [check.name for check in report.checks if not check.passed] == ["probe", "accuracy", "compatibility"]
+    assert [check.name for check in report.checks if not check.passed] == [
+        "probe",
+        "accuracy",
+        "forgetting",
+        "compatibility",
+    ]
     assert len(report.reasons) == 1
     assert "not the recorded ones" in report.reasons[0]
 
@@ -181,7 +186,12 @@ def test_labels_may_only_be_appended(labels, reason):
     _, report = Gate(blobs()).judge(new, old)
     checks = named(report)
     assert reason in checks["labels"].detail
-    assert checks["accuracy"].detail == checks["compatibility"].detail == "skipped: labels failed"
+    assert (
+        checks["accuracy"].detail
+        == checks["forgetting"].detail
+        == checks["compatibility"].detail
+        == "skipped: labels failed"
+    )
     assert report.reasons == [checks["labels"].detail]
 
 
@@ -206,16 +216,33 @@ def test_accuracy_may_drop_by_the_limit_and_no_more():
         assert check.limit == pytest.approx(1 - limit)
 
 
-def test_accuracy_is_measured_on_the_classes_that_the_live_version_knows():
-    """Class 3 is new; that the candidate gets all of it wrong is no loss against the live version."""
+def test_accuracy_counts_all_classes_of_the_candidate_and_the_live_version_is_wrong_on_new_ones():
+    """Four classes of equally many rows: the live version knows three, so it cannot be above 0.75."""
     held = blobs(4, noise=0.0)
+    check = named(Gate(held).judge(version(EYE, 4), version(EYE, 3, version=1))[1])["accuracy"]
+    assert (check.value, check.passed) == (1.0, True)
+    assert check.limit == pytest.approx(0.75 - 0.02)
     broken = EYE.clone()
     broken[3] = 0
-    check = named(Gate(held).judge(version(broken, 4), version(EYE, 3, version=1))[1])["accuracy"]
-    assert check.value == 1.0
     check = named(Gate(held).judge(version(broken, 4), version(EYE, 4, version=1))[1])["accuracy"]
-    assert check.value == 0.75
+    assert (check.value, check.passed) == (0.75, False)
+
+
+def test_forgetting_is_measured_on_the_classes_that_the_live_version_knows_among_themselves():
+    """Class 3 is new: that rows are taken for it costs accuracy, but is no forgetting of classes 0 to 2."""
+    held = blobs(4, noise=0.0)
+    greedy = EYE.clone()
+    greedy[3, :3] = 2  # rows of classes 0 to 2 look even more like class 3
+    checks = named(Gate(held).judge(version(greedy, 4), version(EYE, 3, version=1))[1])
+    assert checks["accuracy"].value == 0.25
+    assert (checks["forgetting"].value, checks["forgetting"].passed) == (1.0, True)
+    broken = EYE.clone()
+    broken[2] = 0
+    check = named(Gate(held).judge(version(broken, 4), version(EYE, 3, version=1))[1])["forgetting"]
+    assert check.value == pytest.approx(2 / 3)
     assert not check.passed
+    relaxed = Gate(held, max_forgetting=0.34)
+    assert named(relaxed.judge(version(broken, 4), version(EYE, 3, version=1))[1])["forgetting"].passed
 
 
 def test_rows_without_a_label_count_nowhere():
@@ -231,7 +258,7 @@ def test_what_cannot_be_measured_is_not_passed():
     new_only = held[held.y == 3]
     _, report = Gate(new_only).judge(version(BETTER, 4), version(EYE, 3, version=1))
     checks = named(report)
-    assert not checks["accuracy"].passed
+    assert not checks["forgetting"].passed
     assert not checks["compatibility"].passed
     assert "no held-out" in report.reasons[0]
 

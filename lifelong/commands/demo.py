@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -41,8 +40,8 @@ from lifelong.streams.scenarios import class_incremental, validation
 from lifelong.types import Batch
 
 EXPERIENCES, EPOCHS, HELD_OUT = 5, 4, 0.2
-REHEARSAL = ["replay.capacity=2000", "replay.ratio=4", 'replay.policy="balanced"']
-OPTIM = Optim(lr=0.05)
+REHEARSAL = ["replay.capacity=2000", "replay.ratio=3", 'replay.policy="balanced"']
+OPTIM = Optim(lr=0.1)
 ROWS_PER_CLASS, QUERIES = 100, 2
 
 
@@ -93,7 +92,7 @@ class Demo:
             stack.callback(_end, server)
             client = stack.enter_context(Client(self.url, timeout=30))
             load: list[subprocess.Popen[bytes]] = []
-            stack.callback(lambda: [_end(p) for p in load])
+            stack.callback(lambda: _end(*load))
             progress = self._train(registry, client, load, server)
             traffic = self._traffic(load[0])
             searched = self._search_over_http(client)
@@ -272,9 +271,9 @@ def _wait(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path,
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+def _end(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        process.terminate()
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

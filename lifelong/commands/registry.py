@@ -31,8 +31,8 @@ def listing(*, registry: Path, as_json: bool) -> None:
         return
     columns = ["version", "live", "classes", "space", "reads", "gate"]
     tables.show(f"Versions of {registry}", columns, [[v[c] for c in columns] for v in versions])
-    rows = [[e.seq, e.time, e.kind, e.version or "", e.previous or "", e.who, e.why] for e in events]
-    tables.show("What happened", ["#", "time", "event", "version", "before", "who", "why"], rows)
+    happened = [[e.seq, e.time, e.kind, e.version or "", e.previous or "", e.who, e.why] for e in events]
+    tables.show("What happened", ["#", "time", "event", "version", "before", "who", "why"], happened)
 
 
 def show(*, registry: Path, version: int, as_json: bool) -> None:

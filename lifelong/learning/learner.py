@@ -282,10 +282,9 @@ class Learner:
     def _check(self, x: Tensor) -> None:
         shape, given = self.model.input_shape, tuple(x.shape[1:])
         flat = math.prod(given) == math.prod(shape) and 1 in (len(given), len(shape))  # rows for images, or back
-        dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
-        if x.dim() < 2 or x.dtype != dtype or not (given == shape or flat):
+        if x.dim() < 2 or x.dtype != self._dtype or not (given == shape or flat):
             raise DataError(
-                f"inputs must be {dtype} of shape [N, {', '.join(map(str, shape))}], "
+                f"inputs must be {self._dtype} of shape [N, {', '.join(map(str, shape))}], "
                 f"got {x.dtype} of shape {list(x.shape)}"
             )
         # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
@@ -305,6 +304,7 @@ class Learner:
             self._optimizer = self.optim.make(list(self._parameters.values()))
             load_named_state(self._optimizer, self._parameters, old)
         self._room = self.model.classes
+        self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
         if self.by_task:
             mask = torch.zeros(max(self.tasks, default=-1) + 2, self._room, dtype=torch.bool)
             mask[-1] = True  # task -1: unknown, every class is possible

@@ -1,0 +1,57 @@
+# `make` alone prints this help. Everything runs in .venv, which is made when it is needed.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.PHONY: help demo test fast lint types serve bench soak golden clean
+
+help:  ## Print this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+.venv/base: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[plot,fast]'
+	touch $@
+
+.venv/dev: .venv/base
+	$(PIP) --editable '.[plot,fast,dev,bench,encoders]'
+	touch $@
+
+demo: .venv/base  ## Install, then run the main job on real images (about 2 minutes of work)
+	rm -rf demo-run
+	$(BIN)/lifelong demo --out demo-run
+
+test: .venv/dev  ## Install, then run all tests
+	$(BIN)/python -m pytest
+
+fast: .venv/dev  ## The tests that take no time and start no process
+	$(BIN)/python -m pytest -m 'not slow and not e2e'
+
+lint: .venv/dev  ## Style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev  ## Types, strictly
+	$(BIN)/mypy
+
+serve: .venv/base  ## Serve what `make demo` published, on port 3000
+	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000
+
+bench: .venv/dev  ## Measure the training loop against its peers
+	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json
+
+soak: .venv/dev  ## The long proofs: 20 kills of the trainer, 100 of the gallery, and the swaps under load
+	LIFELONG_SOAK=1 $(BIN)/python -m pytest -m e2e --timeout=1800
+
+golden: .venv/dev  ## Write the golden figures anew; say why in CHANGELOG.md
+	$(BIN)/python tests/golden/make.py
+
+clean:  ## Remove what was built and run
+	rm -rf .venv build dist demo-run runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

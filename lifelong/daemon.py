@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, final
@@ -83,6 +83,7 @@ class Progress:
 
     matrix: list[list[float]] = field(default_factory=list)
     versions: list[dict[str, Any]] = field(default_factory=list)
+    parent: int | None = None  # the version that was live when the last experience had been learned
 
 
 @final
@@ -138,6 +139,10 @@ class Trainer:
             for index in range(len(self.progress.matrix) * self.plan.publish_every, len(self.scenario)):
                 if self.learner.position["experience"] == index:
                     self._learn(self._training[index], commits)
+                    # What the candidate is compared with is committed first: repeated after a kill, the comparison
+                    # must not be with the candidate itself.
+                    self.progress.parent = self.registry.current() if self.registry else None
+                    self._commit(commits)
                 if (index + 1) % self.plan.publish_every == 0 or index + 1 == len(self.scenario):
                     self._finish(index)
                     self._commit(commits)
@@ -169,14 +174,14 @@ class Trainer:
         return [e for e in every if e.test is not None]
 
     def _publish(self, registry: Registry, index: int, row: list[float]) -> None:
-        learner, current = self.learner, registry.current()
+        learner, parent = self.learner, self.progress.parent
         held_out = self._held_out(index)
         training = {**self.about, "experience": index, "position": dict(learner.counters)}
         snapshot = Snapshot.of(
             learner.model,
             learner.labels,
             probe_x=held_out.x[:PROBE_ROWS],
-            parent=current,
+            parent=parent,
             training=training,
             metrics={"mean_test_accuracy_of_seen": sum(row[: index + 1]) / max(len(row[: index + 1]), 1)},
         )
@@ -188,7 +193,7 @@ class Trainer:
             compatible=plan.compatible,
             measure=plan.measure,
         )
-        live = registry.load(current) if current is not None else None
+        live = registry.load(parent) if parent is not None else None
         snapshot, report = gate.judge(snapshot, live, _readable(registry, live))
         self._record(registry, snapshot, report, index)
 
@@ -220,8 +225,7 @@ class Trainer:
             self._notify(kind, facts)
 
     def _commit(self, commits: Checkpoints) -> None:
-        progress = {"matrix": self.progress.matrix, "versions": self.progress.versions}
-        commits.commit({"learner": self.learner.state(), "progress": progress})
+        commits.commit({"learner": self.learner.state(), "progress": asdict(self.progress)})
 
     def _resume(self, commits: Checkpoints) -> None:
         state = commits.latest()

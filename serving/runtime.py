@@ -34,6 +34,7 @@ class Runtime:
         self._shelf: Shelf | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
+        self._level = logging.NOTSET
         self._parent = os.getppid() if multiprocess else 0
         self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
 
@@ -63,7 +64,7 @@ class Runtime:
             ArtifactError: The gallery is damaged.
         """
         settings = self.settings
-        logging.getLogger("lifelong").setLevel(logging.INFO)
+        self._level = _set_level(logging.INFO)
         self._telemetry = Telemetry(folder=self._multiprocess)
         self._shelf = Shelf(settings.state / "gallery")
         self._slot = Slot(
@@ -88,6 +89,7 @@ class Runtime:
             slot.stop()
         if shelf is not None:
             shelf.close()
+        _set_level(self._level)
         gc.unfreeze()
 
     def ready(self) -> bool:
@@ -161,3 +163,11 @@ class Runtime:
             log.error("the master process %d is gone; worker %d ends", self._parent, os.getpid())
             self._parent = 0
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _set_level(level: int) -> int:
+    """Set the level of all our loggers and return what it was; the handlers are BentoML's."""
+    ours = logging.getLogger("lifelong")
+    before = ours.level
+    ours.setLevel(level)
+    return before

@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, ClassVar
@@ -29,6 +30,10 @@ from serving.pages import GETS, pages
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 from serving.settings import Settings, metrics_folder
+
+for _name, _logger in logging.root.manager.loggerDict.items():
+    if _name.startswith("lifelong") and isinstance(_logger, logging.Logger):
+        _logger.disabled = False  # importing bentoml configures logging and mutes every logger that exists already
 
 POSTS: dict[str, tuple[type[forms.Form], type[forms.Answer]]] = {
     "/v1/predict": (forms.PredictForm, forms.Predictions),

@@ -77,7 +77,9 @@ def test_inputs_are_numbers(value: object) -> None:
         batching.stack([value])
 
 
-@pytest.mark.parametrize("value", [[0.5, 1], np.array([0.5, 1]), np.array([0.5, 1], np.float32), torch.tensor([0.5, 1])])
+@pytest.mark.parametrize(
+    "value", [[0.5, 1], np.array([0.5, 1]), np.array([0.5, 1], np.float32), torch.tensor([0.5, 1])]
+)
 def test_floats_of_any_kind_become_float32(value: object) -> None:
     found = batching.stack([value, value])
 

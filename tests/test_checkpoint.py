@@ -155,7 +155,8 @@ def test_a_file_cut_short_or_missing_is_found(
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "3", '{"format": "other"}', '{"format": "lifelong-checkpoint-1"}', '{"x": 1e999}', "\xff", "{" * 9999]
+    "text",
+    ["[]", "3", '{"format": "other"}', '{"format": "lifelong-checkpoint-1"}', '{"x": 1e999}', "\xff", "{" * 9999],
 )
 def test_a_foreign_manifest_is_found(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     commits, folder = two(tmp_path)
@@ -218,9 +219,7 @@ def test_what_a_killed_writer_left_is_ignored_and_swept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["write_new", "commit_folder"])
-def test_a_writer_that_fails_leaves_the_old_commits(
-    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_that_fails_leaves_the_old_commits(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     commits, _ = two(tmp_path)
 
     def full(*_: object) -> None:

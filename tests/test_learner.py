@@ -273,7 +273,10 @@ def test_large_finite_inputs_are_not_taken_for_infinite_ones() -> None:
 
 
 def test_a_model_of_images_takes_images_and_rows_but_no_other_arrangement() -> None:
-    spec = {"backbone": {"name": "conv", "inputs": [1, 4, 6], "channels": [2], "features": 3}, "head": {"name": "linear"}}
+    spec = {
+        "backbone": {"name": "conv", "inputs": [1, 4, 6], "channels": [2], "features": 3},
+        "head": {"name": "linear"},
+    }
     made = Learner(build(spec))
 
     assert made.embed(torch.zeros(2, 1, 4, 6)).shape == made.embed(torch.zeros(2, 24)).shape == (2, 3)
@@ -541,8 +544,9 @@ def test_a_chain_applies_its_strategies_in_order_and_adds_their_penalties() -> N
 
 
 def test_an_inert_strategy_in_a_chain_changes_nothing() -> None:
-    alone, chained = learner(find("replay", capacity=12)), learner(
-        Chain(find("powerlaw", ratio=0.0), find("replay", capacity=12), Strategy())
+    alone, chained = (
+        learner(find("replay", capacity=12)),
+        learner(Chain(find("powerlaw", ratio=0.0), find("replay", capacity=12), Strategy())),
     )
     run(alone, stream())
     run(chained, stream())

@@ -143,6 +143,7 @@ def test_a_damaged_file_changes_nothing(slot, registry, kit, caplog, damage, nam
     slot.refresh()
     damage(part(registry, 2, name))
     point(registry, 2)
+    caplog.clear()
 
     with caplog.at_level(logging.INFO, logger="lifelong.serving"):
         assert not slot.refresh()
@@ -315,6 +316,7 @@ def test_a_pointer_that_comes_before_its_version_is_followed_later(slot, registr
     folder = registry.root / "versions" / "000002"
     folder.rename(registry.root / "hidden")
     point(registry, 2)
+    caplog.clear()
     with caplog.at_level(logging.ERROR, logger="lifelong.serving"):
         for _ in range(5):
             assert not slot.refresh()

@@ -1,0 +1,134 @@
+"""The laws hold for every installed strategy, and each law catches a strategy that breaks it."""
+
+from typing import final
+
+import pytest
+import torch
+
+from lifelong import checks, plugins
+from lifelong.learning import Needs, Reservoir, Strategy
+from lifelong.types import Batch
+from strategies.replay import Replay
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", plugins.names("strategy"))
+def test_every_installed_strategy_obeys(name):
+    broken = [v for v in checks.check(name) if v.outcome == "broken"]
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", plugins.names("strategy"))
+def test_an_exemption_names_a_law_and_a_reason(name):
+    exempt = plugins.find("strategy", name).exempt
+
+    assert set(exempt) <= set(checks.LAWS)
+    assert all(exempt.values())
+
+
+def outcome(make: type[Strategy], law: str) -> str:
+    found = {v.law: v for v in checks.check(make)}
+    return found[law].outcome
+
+
+@final
+class NoOp(Strategy):
+    strength = "weight"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+
+@final
+class Drifting(Strategy):
+    strength = "weight"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def penalty(self, model, batch, out):
+        return (self.weight + 0.01) * out.features.square().mean()
+
+
+@final
+class Global(Strategy):
+    def augment(self, batch):
+        return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,)))])
+
+
+@final
+class Forgetful(Strategy):
+    """Draws from a generator that it does not save."""
+
+    def __init__(self) -> None:
+        self.random = torch.Generator().manual_seed(0)
+
+    def augment(self, batch):
+        return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,), generator=self.random))])
+
+
+@final
+class Hoarder(Strategy):
+    def __init__(self) -> None:
+        self.kept = []
+
+    def observe(self, model, batch, out):
+        self.kept.append(batch)
+
+    def state(self):
+        return {"kept": [b.state() for b in self.kept]}
+
+    def restore(self, state):
+        self.kept = [Batch(**b) for b in state["kept"]]
+
+
+@final
+class Aliasing(Strategy):
+    """Hands out its own tensor as its state."""
+
+    def __init__(self) -> None:
+        self.count = torch.zeros(1)
+
+    def observe(self, model, batch, out):
+        self.count += 1
+
+    def state(self):
+        return {"count": self.count}
+
+    def restore(self, state):
+        self.count = state["count"]
+
+
+@final
+class Undeclared(Strategy):
+    needs = Needs(scenarios=frozenset({"class-il", "online"}), boundaries=False)
+
+    def __init__(self) -> None:
+        self.memory = Reservoir(10)
+
+    def state(self):
+        return {"memory": self.memory.state(), "made_of": {1, 2}}
+
+
+@pytest.mark.parametrize(
+    ("make", "law"),
+    [
+        (NoOp, "effective above zero"),
+        (Drifting, "inert at zero"),
+        (Global, "deterministic"),
+        (Forgetful, "exact resume"),
+        (Hoarder, "bounded memory"),
+        (Aliasing, "independent clone"),
+        (Undeclared, "state round trip"),
+    ],
+)
+def test_a_strategy_that_breaks_a_law_is_caught(make, law):
+    assert outcome(make, law) == "broken"
+
+
+def test_the_same_laws_hold_for_a_strategy_that_keeps_them():
+    """The catchers above do not just say broken to everything."""
+    found = {v.law: v.outcome for v in checks.check(Replay)}
+
+    assert set(found.values()) == {"holds"}

@@ -239,12 +239,10 @@ def compat(**options: Any) -> None:  # noqa: ANN401
 def main() -> None:
     """Run the command line; an error of ours is one line, anything else is a bug and traces."""
     try:
-        cli.main(prog_name="lifelong", standalone_mode=False)
+        sys.exit(cli.main(prog_name="lifelong", standalone_mode=False) or 0)
     except LifelongError as error:
         click.echo(f"lifelong: {error}", err=True)
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.Abort:
         click.echo("lifelong: interrupted", err=True)
         sys.exit(130)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import settings
 
 from lifelong.labels import LabelMap
 from lifelong.models import Classifier, build
@@ -19,6 +20,9 @@ from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
 
 LABELS = ("ant", "bee", "cat")
+
+settings.register_profile("lifelong", deadline=None)  # no test may fail because the machine is busy
+settings.load_profile("lifelong")
 
 
 def numbered_model(number: int, *, inputs: int = 4, columns: int = 8) -> Classifier:

@@ -27,7 +27,7 @@ def numbered(labels: list[int], first: int = 0) -> Batch:
 
 
 def chi_square(counts: Tensor, runs: int, kept: int) -> float:
-    """Statistic of inclusion counts [n] over `runs` draws of `kept` of n without repeats: chi-square with n - 1 degrees.
+    """Chi-square with n - 1 degrees of inclusion counts [n], over `runs` draws of `kept` of n without repeats.
 
     Counts of one draw are negatively correlated (they add up to `kept`); (n - 1) / n makes up for it.
     """
@@ -37,18 +37,23 @@ def chi_square(counts: Tensor, runs: int, kept: int) -> float:
     return float(spread) * (n - 1) / n
 
 
-def test_every_sample_of_a_stream_is_kept_with_the_same_odds() -> None:
-    """Whatever its position and its batch: 99.9 % quantile of chi-square with 49 degrees is 85.4."""
-    counts, runs = torch.zeros(50), 500
+@pytest.mark.parametrize(
+    ("capacity", "sizes", "quantile"), [(2, (1, 3, 4), 24.4), (1, (1, 1, 1), 13.9), (12, (5, 1, 20, 3, 21), 85.4)]
+)
+def test_every_sample_of_a_stream_is_kept_with_the_same_odds(
+    capacity: int, sizes: tuple[int, ...], quantile: float
+) -> None:
+    """Whatever its position and its batch; 99.9 % quantiles of chi-square with n - 1 degrees."""
+    counts, runs = torch.zeros(sum(sizes)), 300
     for seed in range(runs):
-        memory, start = Reservoir(12, seed), 0
-        for size in (5, 1, 20, 3, 21):
+        memory, start = Reservoir(capacity, seed), 0
+        for size in sizes:
             memory.add(numbered([0] * size, start))
             start += size
         counts[memory.store.all.ids] += 1
 
-    assert counts.sum() == 12 * runs
-    assert chi_square(counts, runs, 12) < 85.4
+    assert counts.sum() == capacity * runs
+    assert chi_square(counts, runs, capacity) < quantile
 
 
 def test_within_a_class_every_sample_is_kept_with_the_same_odds() -> None:

@@ -168,6 +168,22 @@ def test_data_that_is_not_in_memory_resumes_exactly_too(form: str, tmp_path: Pat
     assert digest(second.state()) == digest(whole.state())
 
 
+@pytest.mark.parametrize("form", ["batch", "map"])
+def test_without_shuffling_samples_come_in_the_order_of_the_data(form: str) -> None:
+    seen: list[int] = []
+
+    class Ids(Strategy):
+        def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
+            seen.extend(batch.ids.tolist())
+
+    made = learner(Ids(), shuffle=False)
+    before = made.random.get_state()
+    made.fit(stream(form)[0], 2)
+
+    assert seen == list(range(20)) * 2
+    assert torch.equal(made.random.get_state(), before)
+
+
 def test_data_in_memory_and_map_style_data_train_alike() -> None:
     """Same order, same class indices, same weights."""
     one, two = learner(), learner()

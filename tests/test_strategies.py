@@ -289,7 +289,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "joint": find("joint"),
     "replay": lambda: find("replay")(capacity=6),
     "balanced": lambda: find("replay")(capacity=6, policy="balanced"),
-    "powerlaw": lambda: find("powerlaw")(capacity=6),
+    "powerlaw": lambda: find("powerlaw")(capacity=8),
     "nmc": find("nmc"),
     "simplex": lambda: find("simplex")(classes=8),
     "chain": lambda: Chain(find("simplex")(classes=8), find("joint")()),

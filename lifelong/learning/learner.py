@@ -227,7 +227,7 @@ class Learner:
 
     def _begin(self, experience: Experience) -> None:
         experience.register(self.labels)
-        if False:
+        if self.by_task:
             known = self.tasks.get(experience.task, [])
             new = [self.labels.index(c) for c in experience.classes]
             self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]

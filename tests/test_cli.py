@@ -1,0 +1,201 @@
+"""The command line: what it prints, what it writes, and one line for each error."""
+
+import json
+import sys
+
+import pytest
+
+from lifelong import cli, plugins
+from lifelong.streams.scenarios import SCENARIOS
+
+TRAIN = ["train", "--scenario", "split-fmnist-small", "--strategy", "replay", "--set", "capacity=100"]
+SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--incompatible", "--json"]
+
+
+@pytest.fixture
+def lifelong(monkeypatch, capsys):
+    """Run a command line; return exit code, what was printed and what was complained about."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lifelong", *map(str, words)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder in which a small run has published versions."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = [*TRAIN, *SMALL, "--run", str(folder / "run"), "--registry", str(folder / "registry")]
+    before, sys.argv = sys.argv, ["lifelong", *words]
+    try:
+        cli.main()
+    finally:
+        sys.argv = before
+    return folder
+
+
+def test_strategies_and_scenarios_are_listed_for_machines_and_people(lifelong):
+    _, out, _ = lifelong("strategies", "--json")
+    assert [row["name"] for row in json.loads(out)] == plugins.names("strategy")
+    _, out, _ = lifelong("scenarios", "--json")
+    assert [row["name"] for row in json.loads(out)] == list(SCENARIOS)
+    for words in (["strategies"], ["scenarios"], ["data", "list"]):
+        code, out, _ = lifelong(*words)
+        assert code == 0
+        assert "┃" in out or "|" in out
+
+
+def test_data_list_says_where_the_packaged_set_is(lifelong):
+    _, out, _ = lifelong("data", "list", "--json")
+    found = {row["name"]: row for row in json.loads(out)}
+
+    assert found["fashion-mnist-small"]["found"]
+    assert found["fashion-mnist-small"]["counts"] == {"train": 8000, "test": 2000}
+    code, out, _ = lifelong("data", "get", "fashion-mnist-small", "--json")
+    assert code == 0
+    assert len(json.loads(out)["sha256"]) == 64
+
+
+def test_check_prints_each_law_and_fails_if_one_is_broken(lifelong, monkeypatch):
+    code, out, _ = lifelong("check", "replay", "--json")
+    assert code == 0
+    assert {row["outcome"] for row in json.loads(out)} == {"holds"}
+    from lifelong import checks
+
+    monkeypatch.setitem(checks.LAWS, "deterministic", lambda make: (_ for _ in ()).throw(AssertionError("no")))
+    code, out, _ = lifelong("check", "replay", "--json")
+    assert code == 1
+
+
+def test_train_publishes_and_a_second_call_changes_nothing(lifelong, trained):
+    words = [*TRAIN, *SMALL, "--run", trained / "run", "--registry", trained / "registry"]
+    before = sorted((trained / "registry" / "events").iterdir())
+    code, out, _ = lifelong(*words)
+    said = json.loads(out)
+
+    assert code == 0
+    assert len(said["matrix"]) == 5
+    assert {"acc_final", "bwt_gem", "forgetting_chaudhry"} <= set(said["metrics"])
+    assert "accuracy" not in said["metrics"]
+    assert before == sorted((trained / "registry" / "events").iterdir())
+
+
+def test_registry_commands(lifelong, trained):
+    root = trained / "registry"
+    _, out, _ = lifelong("registry", "list", root, "--json")
+    listed = json.loads(out)
+    versions = [v["version"] for v in listed["versions"]]
+    assert listed["current"] == versions[-1]
+    _, out, _ = lifelong("registry", "show", root, versions[0], "--json")
+    assert json.loads(out)["manifest"]["labels"] == ["T-shirt/top", "Trouser"]
+    code, out, _ = lifelong("registry", "rollback", root, "--why", "a test")
+    assert (code, out.strip()) == (0, f"version {versions[-2]} is live again")
+    code, out, _ = lifelong("registry", "promote", root, versions[-1])
+    assert code == 0
+    code, _, _ = lifelong("registry", "verify", root)
+    assert code == 0
+    for words in (["registry", "list", root], ["registry", "show", root, versions[0]]):
+        code, out, _ = lifelong(*words)
+        assert code == 0
+        assert "forgetting" in out
+
+
+def test_compat_prints_the_matrix_of_all_versions(lifelong, trained):
+    code, out, _ = lifelong("compat", trained / "registry", "--json")
+    said = json.loads(out)
+
+    assert code == 0
+    assert [len(row) for row in said["matrix"]] == list(range(1, len(said["versions"]) + 1))
+    assert {"ac_strict", "aa", "bc", "fc"} <= set(said)
+    code, out, _ = lifelong("compat", trained / "registry", "--measure", "recall_at_1")
+    assert code == 0
+    assert "recall_at_1" in out
+
+
+def test_a_damaged_version_is_found_and_named(lifelong, trained, tmp_path):
+    import shutil
+
+    root = tmp_path / "registry"
+    shutil.copytree(trained / "registry", root)
+    weights = root / "versions" / "000001" / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    code, _, err = lifelong("registry", "verify", root)
+
+    assert code == 5
+    assert "damaged: version 1" in err
+    code, _, err = lifelong("registry", "promote", root, 1)
+    assert code == 5
+    assert "weights.safetensors" in err
+
+
+@pytest.mark.slow
+def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
+    words = ["bench", "run", "--strategies", "naive,nmc", "--scenarios", "split-fmnist-small", "--epochs", "1"]
+    code, out, _ = lifelong(*words, "--out", tmp_path / "bench.json")
+    cells = json.loads((tmp_path / "bench.json").read_text())
+
+    assert code == 0
+    assert "conventional" in out
+    assert [(c["strategy"], c["seed"]) for c in cells] == [("naive", 0), ("naive", 1), ("nmc", 0), ("nmc", 1)]
+    assert cells[2]["metrics"]["acc_final"] > cells[0]["metrics"]["acc_final"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["train", "--scenario", "split-fmnst", "--run", "x"], 2, "did you mean 'split-fmnist'"),
+        (["train", "--strategy", "powrlaw", "--scenario", "split-fmnist-small", "--run", "x"], 2, "powerlaw"),
+        (["train", "--scenario", "online-fmnist-small", "--strategy", "powerlaw", "--run", "x"], 2, "needs boundaries"),
+        (["train", "--scenario", "split-fmnist-small", "--model", "mpl", "--run", "x"], 2, "did you mean 'mlp'"),
+        (["train", "--scenario", "split-fmnist-small", "--device", "cuda:99", "--run", "x"], 2, "use cpu"),
+        (["train", "--scenario", "split-fmnist-small", "--lr", "-1", "--run", "x"], 2, "lr > 0"),
+        (["train", "--scenario", "split-fmnist-small", "--optimizer", "sdg", "--run", "x"], 2, "did you mean 'sgd'"),
+        (["train", "--scenario", "split-fmnist", "--data-root", "nowhere", "--run", "x"], 4, "nowhere"),
+        (["train", "--scenario", "split-fmnist-small", "--threads", "0", "--run", "x"], 2, "threads"),
+        (["train"], 2, "--run"),
+        (["tran"], 2, "train"),
+        (["check", "repaly"], 2, "did you mean 'replay'"),
+        (["check"], 2, "--all"),
+        (["registry", "list", "nowhere"], 4, "no registry in nowhere"),
+        (["registry", "promote", "nowhere", "1"], 4, "no registry in nowhere"),
+        (["compat", "nowhere"], 4, "no registry in nowhere"),
+        (["data", "get", "imagenet"], 2, "imagenet"),
+        (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
+        (["bench", "run", "--seeds", "0"], 2, "seeds"),
+        (["bench", "run", "--scenarios", "online-fmnist-small"], 2, "boundaries"),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(lifelong, tmp_path, monkeypatch, words, code, said):
+    monkeypatch.chdir(tmp_path)
+    got, out, err = lifelong(*words)
+
+    assert got == code, err
+    assert said in err
+    assert "Traceback" not in err + out
+    if "Usage" not in err:
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_errors_of_registry_versions(lifelong, trained):
+    code, _, err = lifelong("registry", "show", trained / "registry", 77)
+    assert (code, "no version 77" in err) == (4, True)
+    code, _, err = lifelong("registry", "rollback", trained / "registry", "--to", 77)
+    assert (code, "no version 77" in err) == (4, True)
+
+
+def test_the_demo_does_not_write_over_what_is_there(lifelong, tmp_path):
+    (tmp_path / "mine").touch()
+    code, _, err = lifelong("demo", "--out", tmp_path)
+
+    assert code == 2
+    assert "not empty" in err

@@ -11,6 +11,7 @@ runs on the machine, so the contenders take turns part by part, and a ratio is t
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -119,6 +120,8 @@ def measure(samples: Batch, starts: dict[str, Start], repeats: int) -> dict[str,
     names = list(starts)
     for start in starts.values():
         start(parts).train(0)  # imports, allocator, caches
+    gc.collect()
+    gc.freeze()  # what was imported is nobody's garbage: a full collection would hit one of them by chance
     seconds: dict[str, list[list[float]]] = {name: [] for name in names}
     for _ in range(repeats):
         running = {name: start(parts) for name, start in starts.items()}

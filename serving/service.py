@@ -197,4 +197,12 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
     return service
 
 
-LifelongService = make(Settings.load(os.environ), multiprocess=metrics_folder(os.environ))
+def _settings() -> Settings:
+    """Return the settings of this process; a wrong one ends it with one line instead of BentoML's traceback."""
+    try:
+        return Settings.load(os.environ)
+    except LifelongError as error:
+        raise SystemExit(f"lifelong: {error}") from None
+
+
+LifelongService = make(_settings(), multiprocess=metrics_folder(os.environ))

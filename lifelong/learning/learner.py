@@ -280,17 +280,21 @@ class Learner:
         return value
 
     def _check(self, x: Tensor) -> None:
-        shape, given = self.model.input_shape, tuple(x.shape[1:])
+        if x.dtype != self._dtype or x.shape[1:] != self._shape or not self._shape:
+            self._fits(x)
+        # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
+        if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
+            bad = int((~x.isfinite()).flatten(1).any(1).sum())
+            raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
+
+    def _fits(self, x: Tensor) -> None:
+        shape, given = self._shape, tuple(x.shape[1:])
         flat = math.prod(given) == math.prod(shape) and 1 in (len(given), len(shape))  # rows for images, or back
         if x.dim() < 2 or x.dtype != self._dtype or not (given == shape or flat):
             raise DataError(
                 f"inputs must be {self._dtype} of shape [N, {', '.join(map(str, shape))}], "
                 f"got {x.dtype} of shape {list(x.shape)}"
             )
-        # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
-        if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
-            bad = int((~x.isfinite()).flatten(1).any(1).sum())
-            raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
 
     def _grow(self) -> None:
         self.model.grow(len(self.labels))
@@ -304,7 +308,10 @@ class Learner:
             self._optimizer = self.optim.make(list(self._parameters.values()))
             load_named_state(self._optimizer, self._parameters, old)
         self._room = self.model.classes
-        self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        self._dtype, self._shape = (
+            next((p.dtype for p in self.model.parameters()), torch.float32),
+            self.model.input_shape,
+        )
         if self.by_task:
             mask = torch.zeros(max(self.tasks, default=-1) + 2, self._room, dtype=torch.bool)
             mask[-1] = True  # task -1: unknown, every class is possible

@@ -41,7 +41,9 @@ PLAN = Plan(epochs=2, commit_every=4, held_out=0.2, compatible=False)
 
 def test_each_experience_becomes_a_version_with_its_report(tmp_path):
     registry, told = Registry(tmp_path / "registry", create=True), []
-    trainer = Trainer(learner(), stream(), tmp_path / "run", registry=registry, plan=PLAN, notify=lambda *a: told.append(a))
+    trainer = Trainer(
+        learner(), stream(), tmp_path / "run", registry=registry, plan=PLAN, notify=lambda *a: told.append(a)
+    )
     progress = trainer.run()
 
     assert registry.versions() == [1, 2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +12,15 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.models.networks import MLP, Conv, Identity
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time() -> Iterator[None]:
+    """Modules that are made by hand draw from torch's global state."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
 
 MADE: list[Callable[[], Any]] = [
     lambda: Identity([2, 3]),

@@ -60,28 +60,28 @@ def watched(strategy: Strategy) -> list[tuple[list[int], list[int], int]]:
 
 @pytest.mark.parametrize("size", [1, 4, 50])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_joint_passes_over_every_old_sample_exactly_once_per_epoch(size: int, epochs: int) -> None:
+def test_joint_passes_over_every_sample_exactly_once_per_epoch(size: int, epochs: int) -> None:
     """Whatever the sizes of experiences and batches."""
     joint = find("joint")()
     steps, made = watched(joint), learner(joint, size=size)
-    old: list[int] = []
+    seen: list[int] = []
     for experience in stream():
         steps.clear()
         made.fit(experience, epochs)
+        seen += experience.train.ids.tolist()
         per = len(steps) // epochs
         for epoch in range(epochs):
-            rehearsed = [i for _, ids, _ in steps[epoch * per : (epoch + 1) * per] for i in ids]
-            assert sorted(rehearsed) == sorted(old)
-        old += experience.train.ids.tolist()
+            passed = [i for ids, _, _ in steps[epoch * per : (epoch + 1) * per] for i in ids]
+            assert sorted(passed) == sorted(seen)
 
     assert joint.summary() == {"memory": float(sum(SIZES))}
 
 
-def test_joint_rehearses_samples_as_they_came() -> None:
+def test_joint_keeps_samples_as_they_came() -> None:
     joint = find("joint")()
     made = learner(joint)
     made.fit(stream()[0])
-    (kept,) = joint.old
+    kept = joint.seen
     expected = stream()[0].train.take(kept.ids)
 
     assert torch.equal(kept.x, expected.x)

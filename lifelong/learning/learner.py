@@ -109,8 +109,9 @@ class Learner:
             )
         if not at["open"]:
             self._begin(experience)
+        passed = self.strategy.prepare(experience, self.labels)
         while at["epoch"] < (epochs if self._parameters else 1):
-            self._epoch(experience, on_step)
+            self._epoch(passed, on_step)
         self.strategy.end(self.model, experience)
         at.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
         if on_step:

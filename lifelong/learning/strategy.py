@@ -1,10 +1,10 @@
-"""What a continual-learning method may do, and when: seven hooks, all no-ops unless overridden.
+"""What a continual-learning method may do, and when: nine hooks, all no-ops unless overridden.
 
 Order of one training step, in `lifelong.learning.learner`:
 
     augment -> forward -> loss + penalty -> backward -> project -> optimizer step -> project_delta -> observe
 
-and around an experience: `adapt` (once, before the optimizer exists), `begin`, steps, `end`.
+and around an experience: `adapt` (once, before the optimizer exists), `begin`, `prepare`, steps, `end`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, final
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
+from lifelong.labels import LabelMap
 from lifelong.types import Batch, Experience, Output
 
 State = dict[str, Any]  # nested; tensors and plain values only
@@ -71,6 +72,10 @@ class Strategy:
 
     def adapt(self, model: nn.Module) -> None:
         """Wrap or replace modules and choose what trains; called once, before the optimizer exists."""
+
+    def prepare(self, experience: Experience, labels: LabelMap) -> Experience:
+        """Return what to pass over in this experience: it, or it with other samples; called anew after a restore."""
+        return experience
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Prepare for `experience`; its classes already have indices and the head has room for them."""
@@ -144,6 +149,12 @@ class Chain(Strategy):
         """Let each adapt the model, in order."""
         for s in self.strategies:
             s.adapt(model)
+
+    def prepare(self, experience: Experience, labels: LabelMap) -> Experience:
+        """Hand the experience from one to the next."""
+        for s in self.strategies:
+            experience = s.prepare(experience, labels)
+        return experience
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Let each begin, in order."""

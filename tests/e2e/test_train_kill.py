@@ -40,8 +40,15 @@ def outcome(folder: Path) -> dict:
     """Return what a run leaves behind: the digest of its last commit, and each version's manifest as bytes."""
     state = Checkpoints(folder / "run" / "checkpoints").latest()
     registry = Registry(folder / "registry")
-    manifests = {v: files.sha256(folder / "registry" / "versions" / f"{v:06d}" / "manifest.json") for v in registry.versions()}
-    return {"state": digest(state), "matrix": state["progress"]["matrix"], "versions": manifests, "live": registry.current()}
+    manifests = {
+        v: files.sha256(folder / "registry" / "versions" / f"{v:06d}" / "manifest.json") for v in registry.versions()
+    }
+    return {
+        "state": digest(state),
+        "matrix": state["progress"]["matrix"],
+        "versions": manifests,
+        "live": registry.current(),
+    }
 
 
 def test_killed_at_random_points_it_ends_with_the_same_bits(tmp_path):
@@ -63,7 +70,11 @@ def test_killed_at_random_points_it_ends_with_the_same_bits(tmp_path):
         process = start(folder)
         while not (folder / "run" / ".lock").exists() and process.poll() is None:
             time.sleep(0.01)
-        done = Checkpoints(folder / "run" / "checkpoints").numbers()[-1:] if (folder / "run" / "checkpoints").exists() else []
+        done = (
+            Checkpoints(folder / "run" / "checkpoints").numbers()[-1:]
+            if (folder / "run" / "checkpoints").exists()
+            else []
+        )
         if done:  # a later life has to import and read its commit before it goes on
             time.sleep(starting * 0.8)
         time.sleep(chance.uniform(0, lasted * 2 / max(KILLS, 4)))
@@ -88,6 +99,7 @@ def test_two_trainers_do_not_write_into_one_folder(tmp_path):
     try:
         while not (tmp_path / "run" / "checkpoints").exists():
             time.sleep(0.02)
+        first.send_signal(signal.SIGSTOP)  # it must not be done before the second one looks
         second = start(tmp_path)
         _, err = second.communicate(timeout=120)
 

@@ -56,6 +56,8 @@ class Simplex(Strategy):
         """Return distill * (1 - mean cosine to the previous version's features)."""
         if self.previous is None:
             return None
+        if next(self.previous.parameters()).device != batch.x.device:  # it was restored from disk
+            self.previous.to(batch.x.device)
         with torch.no_grad():
             old = self.previous(batch.x).features
         return self.distill * (1 - F.cosine_similarity(out.features, old, dim=1).mean())

@@ -113,7 +113,7 @@ def exact_resume(make: Make) -> str | None:
     """Killed at any step and restored from the commit on disk, it ends where the uninterrupted run ends."""
     whole = _trained(make)
     steps = whole.counters["steps"]
-    for stop in sorted({1, steps // 3, steps // 2, steps - 1}):
+    for stop in sorted({1, steps // 3, steps // 2, 3 * steps // 4, steps - 1}):
         with tempfile.TemporaryDirectory() as folder:
             commits = Checkpoints(folder)
             first = learner(make(), _kind(make))

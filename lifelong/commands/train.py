@@ -42,6 +42,8 @@ def run(
     publish_every: int,
     held_out: float,
     measure: str,
+    max_accuracy_drop: float,
+    max_forgetting: float,
     incompatible: bool,
     device: str,
     threads: int,
@@ -72,6 +74,8 @@ def run(
         publish_every=publish_every,
         compatible=not incompatible,
         measure=measure,
+        max_accuracy_drop=max_accuracy_drop,
+        max_forgetting=max_forgetting,
         seed=seed,
     )
     about = {

@@ -48,7 +48,7 @@ bench: .venv/dev  ## Measure the training loop against its peers
 	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json
 
 soak: .venv/dev  ## The long proofs: 20 kills of the trainer, 100 of the gallery, and the swaps under load
-	LIFELONG_SOAK=1 $(BIN)/python -m pytest -m e2e --timeout=1800
+	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak.json
 
 golden: .venv/dev  ## Write the golden figures anew; say why in CHANGELOG.md
 	$(BIN)/python tests/golden/make.py

@@ -46,7 +46,7 @@ _HOMES = {
     "lifelong.types": ("Batch", "Experience", "Output", "Space"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is public

@@ -28,7 +28,7 @@ def main() -> int:
         report = Path(folder) / "report.xml"
         line = [sys.executable, "-m", "pytest", "-m", "e2e", "--timeout=3000", f"--junitxml={report}"]
         subprocess.run(line, cwd=ROOT, env={**os.environ, "LIFELONG_SOAK": "1"}, check=False)
-        cases = list(ElementTree.parse(report).getroot().iter("testcase"))  # noqa: S314 - pytest wrote it just now
+        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
     bad = ("failure", "error")
     tests = {f"{c.get('classname')}::{c.get('name')}": not any(c.find(b) is not None for b in bad) for c in cases}
     figures = [

@@ -7,7 +7,7 @@ declare in `exempt` which law cannot hold for it, and why; the reason is shown.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +15,12 @@ import torch
 
 from lifelong import files, plugins
 from lifelong.errors import ConfigError, DataError, LifelongError
-from lifelong.learning import Learner, Optim, Strategy
+from lifelong.learning import Learner, Strategy
 from lifelong.learning.checkpoint import Checkpoints, pack, unpack
-from lifelong.learning.strategy import State
-from lifelong.models import build
-from lifelong.types import Batch, Experience
+from lifelong.trial import WIDTH, Toy, digest, learner
+from lifelong.types import Batch
 
 Make = Callable[..., Strategy]  # called with a constructor's keyword arguments, or none
-WIDTH, PER_CLASS, FEATURES = 12, 40, 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,46 +30,6 @@ class Verdict:
     law: str
     outcome: str
     why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Toy:
-    """A stream of Gaussian classes, small enough to run hundreds of times."""
-
-    kind: str = "class-il"
-    provides: frozenset[str] = frozenset({"boundaries", "epochs", "known_classes", "task_id"})
-
-    def experiences(self, count: int = 3, per_class: int = PER_CLASS) -> Iterator[Experience]:
-        """Yield `count` experiences of two classes each; labels are strings."""
-        random = torch.Generator().manual_seed(7)
-        centres = torch.randn(2 * count, WIDTH, generator=random)
-        for index in range(count):
-            y = torch.arange(2 * index, 2 * index + 2).repeat(per_class)
-            x = centres[y] + 0.3 * torch.randn(len(y), WIDTH, generator=random)
-            ids = torch.arange(len(y)) + index * 100_000
-            data, names = Batch.of(x, y, ids), [f"class-{c}" for c in range(2 * count)]
-            task = index if self.kind == "task-il" else -1
-            yield Experience(
-                index, f"toy-{index}", names[2 * index : 2 * index + 2], data, data, task=task, names=names
-            )
-
-
-def learner(strategy: Strategy, kind: str = "class-il", seed: int = 0) -> Learner:
-    """Return a fresh learner of a small MLP with `strategy`, for a scenario of `kind`."""
-    spec = {
-        "backbone": {"name": "mlp", "inputs": [WIDTH], "hidden": [24], "features": FEATURES},
-        "head": {"name": "linear"},
-    }
-    optim = Optim(lr=0.1, momentum=0.9)
-    return Learner(build(spec, seed=seed), strategy, optim=optim, batch_size=16, seed=seed, setting=Toy(kind))
-
-
-def digest(state: State) -> str:
-    """Return the SHA-256 of a state: equal for equal bits, whatever the order of its keys."""
-    tensors, plain = pack(state)
-    shapes = {path: [str(t.dtype), list(t.shape)] for path, t in tensors.items()}
-    body = b"".join(tensors[path].numpy().tobytes() for path in sorted(tensors))
-    return files.digest(files.canonical_json({"plain": plain, "shapes": shapes}) + body)
 
 
 def check(name_or_make: str | Make) -> list[Verdict]:

@@ -90,9 +90,9 @@ READS_ENVIRONMENT = {
 # Ratchets: these numbers (lengths rounded up to tens) may only fall. A file that got short enough leaves the list.
 LONGEST = 250
 LONGER = {
-    "lifelong/checks.py": 300,
+    "lifelong/checks.py": 255,
     "lifelong/cli.py": 260,
-    "lifelong/commands/demo.py": 330,
+    "lifelong/commands/demo.py": 265,
     "lifelong/daemon.py": 290,
     "lifelong/learning/learner.py": 330,
 }

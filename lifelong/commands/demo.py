@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, final
@@ -26,6 +25,7 @@ from lifelong.bench import metrics
 from lifelong.client import Answer, Client
 from lifelong.commands import demo_report, tables
 from lifelong.commands.compat import cross
+from lifelong.commands.processes import end, free_port, wait
 from lifelong.commands.serve import command, environment
 from lifelong.commands.train import bar
 from lifelong.compose import model_spec, strategy
@@ -53,7 +53,7 @@ def run(*, out: Path, port: int, data_root: Path | None, seed: int, as_json: boo
     started = time.monotonic()
     data = load("fashion-mnist-small" if data_root is None else "fashion-mnist", root=data_root)
     tables.console.print(f"data: {data.source}, {data.counts}, sha256 {data.sha256[:12]}")
-    show = Demo(out, data, seed, port or _free_port())
+    show = Demo(out, data, seed, port or free_port())
     result = show.run()
     result["seconds"] = round(time.monotonic() - started, 1)
     drawn = demo_report.picture(out / "demo.png", result)
@@ -61,7 +61,7 @@ def run(*, out: Path, port: int, data_root: Path | None, seed: int, as_json: boo
     if as_json:
         tables.emit(result)
     else:
-        _print(result, out, drawn)
+        demo_report.tell(result, out, drawn)
     if result["failed"] or result["mixed_version"]:
         sys.exit(1)
 
@@ -89,10 +89,10 @@ class Demo:
         registry = Registry(self.out / "registry", create=True)
         with ExitStack() as stack:
             server = self._server()
-            stack.callback(_end, server)
+            stack.callback(end, server)
             client = stack.enter_context(Client(self.url, timeout=30))
             load: list[subprocess.Popen[bytes]] = []
-            stack.callback(lambda: _end(*load))
+            stack.callback(lambda: end(*load))
             progress = self._train(registry, client, load, server)
             traffic = self._traffic(load[0])
             searched = self._search_over_http(client)
@@ -113,7 +113,7 @@ class Demo:
                     self._write_rows(client, facts["experience"])
                     if not load:
                         load.append(self._load())
-                        _wait(lambda: (self.out / "traffic.json.started").exists(), load[0], self.out / "load.log")
+                        wait(lambda: (self.out / "traffic.json.started").exists(), load[0], self.out / "load.log")
                     display.update(task, completed=facts["experience"] + 1)
                     display.console.print(f"version {facts['version']} is live; gate {tables.checks(facts['report'])}")
                 elif kind == "refused":
@@ -159,7 +159,7 @@ class Demo:
                 client.close()
                 return False
 
-        _wait(live, server, self.out / "server.log")
+        wait(live, server, self.out / "server.log")
 
     def _write_rows(self, client: Client, index: int) -> None:
         kept = self.kept[index].train
@@ -260,68 +260,3 @@ class Demo:
             f"{name}_as_stored": demo_report.search_quality(queries, y, stored, labels),
             f"{name}_re-embedded": demo_report.search_quality(queries, y, again, labels),
         }
-
-
-def _wait(done: Callable[[], bool], process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
-    """Wait until something is `done`, as long as the process that is to do it runs."""
-    until = time.monotonic() + seconds
-    while not done():
-        if process.poll() is not None or time.monotonic() > until:
-            raise Unavailable(f"{log.stem} did not get ready (exit code {process.returncode}); see {log}")
-        time.sleep(0.05)
-
-
-def _end(*processes: subprocess.Popen[bytes]) -> None:
-    for process in processes:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _print(result: Mapping[str, Any], out: Path, drawn: bool) -> None:
-    tables.matrix(
-        "Accuracy on experience j after learning i (test split)", result["accuracy_matrix"], "after", "", "exp "
-    )
-    shown = ("acc_final", "acc_avg_incremental", "bwt_gem", "forgetting_chaudhry")
-    tables.show("Metrics", ["metric", "value"], [[name, result["metrics"][name]] for name in shown])
-    rows = [[i + 1, tables.checks(report)] for i, report in enumerate(result["reports"])]
-    tables.show("Versions and their gate reports", ["candidate", "gate"], rows)
-    names = ("map", "recall_at_1")
-    steps = [
-        [f"v{a['from']} -> v{a['to']}", a["old_old"], a["new_old"], _mark(a), b["old_old"], b["new_old"], _mark(b)]
-        for a, b in zip(*(result["updates"][name] for name in names), strict=True)
-    ]
-    head = ["update", "mAP old/old", "mAP new/old", "above", "R@1 old/old", "R@1 new/old", "above "]
-    tables.show("Search across each update (test images, classes the old version knows)", head, steps)
-    found = [[k.replace("_", ", "), v["recall_at_1"], v["map"]] for k, v in result["search"].items()]
-    tables.show("Newest queries over the rows of all versions", ["rows", "recall at 1", "mAP"], found)
-    facts = [
-        ["requests sent while training and swapping", result["requests"]],
-        ["requests failed", result["failed"]],
-        ["answers that mixed versions", result["mixed_version"]],
-        ["versions that answered", result["versions"]],
-        ["gallery rows", result["gallery_rows"]],
-        ["gallery rows re-embedded", result["reembedded"]],
-        ["latency p50 / p99 (ms)", f"{result['p50_ms']:.1f} / {result['p99_ms']:.1f}"],
-        [
-            "recall at 1 / at 10 through the server",
-            "{recall_at_1:.3f} / {recall_at_10:.3f}".format(**result["search_over_http"]),
-        ],
-        ["seconds", result["seconds"]],
-    ]
-    tables.show("The main job", ["what", "value"], facts)
-    picture = f", {out / 'demo.png'}" if drawn else "; install lifelong[plot] for the picture"
-    tables.console.print(f"wrote {out / 'demo.json'}{picture}")
-
-
-def _mark(step: Mapping[str, Any]) -> str:
-    return "yes" if step["above"] else "NO"

@@ -1,4 +1,4 @@
-"""What the demo measures after the stream has ended, and the picture it draws."""
+"""What the demo measures after the stream has ended, how it says it, and the picture it draws."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lifelong.commands import tables
 from lifelong.release.compat import mean_average_precision, recall_at_1
 
 
@@ -90,3 +91,44 @@ def _search(axes: Any, found: Mapping[str, Mapping[str, float]]) -> None:  # noq
     axes.bar_label(bars, fmt="%.3f")
     axes.set_xticks(at, [name.replace("_", " ").replace(" as", "\nas").replace(" re", "\nre") for name in names])
     axes.set(title="Newest queries over rows of all versions (recall at 1)", ylim=(0, 1.1))
+
+
+def tell(result: Mapping[str, Any], out: Path, drawn: bool) -> None:
+    """Print what the demo saw, as tables."""
+    tables.matrix(
+        "Accuracy on experience j after learning i (test split)", result["accuracy_matrix"], "after", "", "exp "
+    )
+    shown = ("acc_final", "acc_avg_incremental", "bwt_gem", "forgetting_chaudhry")
+    tables.show("Metrics", ["metric", "value"], [[name, result["metrics"][name]] for name in shown])
+    rows = [[i + 1, tables.checks(report)] for i, report in enumerate(result["reports"])]
+    tables.show("Versions and their gate reports", ["candidate", "gate"], rows)
+    names = ("map", "recall_at_1")
+    steps = [
+        [f"v{a['from']} -> v{a['to']}", a["old_old"], a["new_old"], _mark(a), b["old_old"], b["new_old"], _mark(b)]
+        for a, b in zip(*(result["updates"][name] for name in names), strict=True)
+    ]
+    head = ["update", "mAP old/old", "mAP new/old", "above", "R@1 old/old", "R@1 new/old", "above "]
+    tables.show("Search across each update (test images, classes the old version knows)", head, steps)
+    found = [[k.replace("_", ", "), v["recall_at_1"], v["map"]] for k, v in result["search"].items()]
+    tables.show("Newest queries over the rows of all versions", ["rows", "recall at 1", "mAP"], found)
+    facts = [
+        ["requests sent while training and swapping", result["requests"]],
+        ["requests failed", result["failed"]],
+        ["answers that mixed versions", result["mixed_version"]],
+        ["versions that answered", result["versions"]],
+        ["gallery rows", result["gallery_rows"]],
+        ["gallery rows re-embedded", result["reembedded"]],
+        ["latency p50 / p99 (ms)", f"{result['p50_ms']:.1f} / {result['p99_ms']:.1f}"],
+        [
+            "recall at 1 / at 10 through the server",
+            "{recall_at_1:.3f} / {recall_at_10:.3f}".format(**result["search_over_http"]),
+        ],
+        ["seconds", result["seconds"]],
+    ]
+    tables.show("The main job", ["what", "value"], facts)
+    picture = f", {out / 'demo.png'}" if drawn else "; install lifelong[plot] for the picture"
+    tables.console.print(f"wrote {out / 'demo.json'}{picture}")
+
+
+def _mark(step: Mapping[str, Any]) -> str:
+    return "yes" if step["above"] else "NO"

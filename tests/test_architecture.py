@@ -45,7 +45,8 @@ LIBRARY: dict[str, set[str]] = {
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
     "release": VALUES | FILES | {"models"},
     "bench": VALUES | FILES | {"streams", "models", "learning"},
-    "checks": VALUES | FILES | {"models", "learning"},
+    "trial": VALUES | FILES | {"models", "learning"},
+    "checks": VALUES | FILES | {"models", "learning", "trial"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"streams", "models", "learning", "release"},
     "adapters": VALUES | {"streams", "models", "learning"},

@@ -107,7 +107,7 @@ def avalanche() -> Start | None:
 
 
 def images(root: str | None, rows: int) -> tuple[Batch, dict[str, Any]]:
-    """Return `rows` Fashion-MNIST images `[N, 784]` and what they are; the packaged subset is drawn from with repeats."""
+    """Return `rows` Fashion-MNIST images `[N, 784]` and what they are; a subset is drawn from with repeats."""
     found = data.load("fashion-mnist", root=root)
     x, y = found.train.x.flatten(1), found.train.y
     facts = {"name": found.name, "sha256": found.sha256, "images": len(y), "rows": rows, "repeated": len(y) < rows}
@@ -142,10 +142,14 @@ def measure(samples: Batch, starts: dict[str, Start], passes: int) -> dict[str, 
     return seconds
 
 
-def figures(seconds: dict[str, list[list[float]]]) -> list[dict[str, Any]]:
+def figures(seconds: dict[str, list[list[float]]], samples: int) -> list[dict[str, Any]]:
     """Return one row per figure: name, value, unit, goal (None: for information) and whether it holds."""
     total = {name: statistics.median(map(sum, passes)) for name, passes in seconds.items()}
     rows = [_figure(f"engine_{name}_cpu_seconds", value, "s", None) for name, value in total.items()]
+    steps = PARTS * -(-(samples // PARTS) // SIZE)
+    for name in [n for n in seconds if n != "by_hand"]:
+        extra = statistics.median(sum(a) - sum(b) for a, b in zip(seconds[name], seconds["by_hand"], strict=True))
+        rows.append(_figure(f"engine_{name}_overhead_per_step", extra / steps * 1e6, "us", None))
     rows.append(_figure("engine_ours_over_by_hand", _ratio(seconds, "by_hand"), "ratio", 1.05))
     rows.append(_figure("engine_ours_over_avalanche", _ratio(seconds, "avalanche"), "ratio", 0.5))
     return rows
@@ -166,7 +170,7 @@ def main() -> int:
     starts: dict[str, Start] = {"ours": ours, "by_hand": by_hand}
     if not args.no_avalanche and (theirs := avalanche()):
         starts["avalanche"] = theirs
-    rows = figures(measure(samples, starts, args.passes))
+    rows = figures(measure(samples, starts, args.passes), len(samples))
     print(f"data: {json.dumps(source)}", file=sys.stderr)
     for row in rows:
         print(json.dumps(row) if args.json else _line(row))

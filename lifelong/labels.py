@@ -11,6 +11,7 @@ from torch import Tensor
 from lifelong.errors import DataError
 
 Label = str | int
+TABLE = 1 << 16  # labels below this are looked up in a table
 
 
 def plain_label(label: object) -> Label:
@@ -37,6 +38,13 @@ def named(values: Sequence[int], names: Sequence[Label] | None) -> list[Label]:
     if odd := [v for v in values if not 0 <= v < len(names)]:
         raise DataError(f"integer labels with names run from 0 to {len(names) - 1}, got {odd[0]}")
     return [names[v] for v in values]
+
+
+def distinct(labels: Tensor) -> list[int]:
+    """Return the different values of integer labels `[N]`, ascending; small ones are counted, not sorted."""
+    if len(labels) and int(labels.min()) >= 0 and int(labels.max()) < TABLE:
+        return [int(v) for v in labels.long().bincount().nonzero().flatten().tolist()]
+    return [int(v) for v in labels.unique().tolist()]
 
 
 class LabelMap:
@@ -91,9 +99,14 @@ class LabelMap:
             return torch.tensor([self.index(label) for label in labels], dtype=torch.int64)
         if labels.is_floating_point() or labels.dim() != 1:
             raise DataError(f"labels must be integers of shape [N], got {labels.dtype} of shape {list(labels.shape)}")
-        values, where = labels.unique(return_inverse=True)
-        found = [self.index(label) for label in named(values.tolist(), names)]
-        return torch.tensor(found, dtype=torch.int64, device=labels.device)[where]
+        values = distinct(labels)
+        found = torch.tensor([self.index(label) for label in named(values, names)], dtype=torch.int64)
+        found = found.to(labels.device)
+        if values and values[0] >= 0 and values[-1] < TABLE:  # a table look-up: no sorting of all labels
+            table = found.new_full((values[-1] + 1,), -1)
+            table[torch.tensor(values, device=labels.device)] = found
+            return table[labels.long()]
+        return found[labels.unique(return_inverse=True)[1]]
 
     def decode(self, indices: Tensor | Sequence[int]) -> list[Label]:
         """Return the labels of `indices` `[N]`.

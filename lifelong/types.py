@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lifelong import batching
 from lifelong.errors import DataError
-from lifelong.labels import Label, LabelMap, named
+from lifelong.labels import Label, LabelMap, distinct, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,7 @@ class Experience:
         """Give indices to this experience's classes, then to any other label of its data in memory."""
         labels.register(self.classes)
         if isinstance(self.train, Batch):
-            values = self.train.y.unique().tolist()
-            labels.register(named(values, self.names))
+            labels.register(named(distinct(self.train.y), self.names))
         return len(labels)
 
     def encoded(self, data: Batch, labels: LabelMap) -> Batch:

@@ -268,7 +268,8 @@ class Learner:
         if not math.isfinite(value):
             raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
         assert self._optimizer is not None
-        self._optimizer.zero_grad()
+        for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
+            parameter.grad = None
         loss.backward()
         strategy.project(model)
         before = {n: p.detach().clone() for n, p in self._parameters.items()} if strategy.keeps_delta else {}

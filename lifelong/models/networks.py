@@ -79,8 +79,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, D]`."""
-        features: Tensor = self.layers(x.flatten(1))
-        return features
+        x = x.flatten(1)
+        for layer in self.layers:  # one module call less than calling the Sequential
+            x = layer(x)
+        return x
 
 
 @final

@@ -3,10 +3,11 @@
     python benchmarks/engine.py --json --out benchmarks/results/engine.json
 
 Same model (784-256-10), data (60,000 images, in 24 parts), batch size (128), optimizer (SGD) and thread count (1) for
-all. Avalanche runs twice: as `Naive` is made by default, and with all its metrics and loggers off. Ours and the hand-written loop start at the same weights and draw the same orders: they must end at the same
-weights, bit for bit, or the comparison is refused. CPU time is counted, not wall time. It still depends on what else
-runs on the machine, so the contenders take turns part by part, each order of them equally often; a ratio is the median,
-over the passes, of the ratio of two passes' totals.
+all. Avalanche runs twice: as `Naive` is made by default, and with all its metrics and loggers off. Ours and the
+hand-written loop start at the same weights and draw the same orders: they must end at the same weights, bit for bit, or
+the comparison is refused. CPU time is counted, not wall time. It still depends on what else runs on the machine, so the
+contenders take turns part by part, each order of them equally often; a ratio is the median, over the passes, of the
+ratio of two passes' totals.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Your own data: any map-style source of (x, y), labels of any kind, new labels as they come, saved and gone on with.
 
-    python examples/own_data.py
+python examples/own_data.py
 """
 
 import tempfile

@@ -1,0 +1,250 @@
+"""The discrete key-value bottleneck as a strategy: what it promises of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lifelong import checks
+from lifelong.checks import digest
+from lifelong.errors import ConfigError, DataError
+from lifelong.learning import Learner, Optim, Strategy
+from lifelong.learning.optimizers import trained
+from lifelong.models import build
+from lifelong.models.bottleneck import BottleneckHead
+from lifelong.models.codebooks import flat
+from lifelong.types import Batch, Experience
+from strategies.dkvb import DiscreteKeyValueBottleneck as Bottleneck
+
+SMALL: dict[str, Any] = {"books": 6, "pairs": 32, "dim_key": 3, "init_samples": 20, "init_epochs": 3}
+
+
+def samples(classes: Sequence[int], count: int, width: int = 4, seed: int = 0) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    y = torch.tensor(classes).repeat(count)
+    centres = 3 * torch.randn(20, width, generator=torch.Generator().manual_seed(99))
+    return Batch.of(centres[y] + torch.randn(len(y), width, generator=random), y)
+
+
+def learner(strategy: Strategy, *, width: int = 4, size: int = 8, seed: int = 0, lr: float = 0.05) -> Learner:
+    spec = {"backbone": {"name": "identity", "inputs": [width]}, "head": {"name": "linear"}}
+    return Learner(build(spec, seed=seed), strategy, optim=Optim(lr=lr), batch_size=size, seed=seed)
+
+
+def head(made: Learner) -> BottleneckHead:
+    assert isinstance(made.model.head, BottleneckHead)
+    return made.model.head
+
+
+def weights(made: Learner) -> dict[str, Tensor]:
+    return {name: t.detach().clone() for name, t in made.model.state_dict().items()}
+
+
+@pytest.mark.slow
+def test_every_law_holds() -> None:
+    verdicts = checks.check(Bottleneck)
+
+    assert [v for v in verdicts if v.outcome == "broken"] == []
+    assert [v.law for v in verdicts if v.outcome == "exempt"] == ["inert at zero"]
+
+
+@pytest.mark.parametrize("arguments", [{"passes": 3}, {"decoder": "linear", "passes": 2}, {"top_k": 2, "even": False}])
+def test_it_resumes_exactly_with_other_arguments(arguments: dict[str, Any]) -> None:
+    """Also in the middle of collecting samples for the keys, and of what further passes need."""
+    assert checks.exact_resume(lambda: Bottleneck(**SMALL, **arguments)) is None
+    assert checks.independent_clone(lambda: Bottleneck(**SMALL, **arguments)) is None
+    assert checks.bounded_memory(lambda **how: Bottleneck(**SMALL, **arguments, **how)) is None
+
+
+# ---- what is touched
+
+
+def test_learning_moves_no_pair_that_the_new_samples_did_not_find() -> None:
+    """The whole of `fit` for a second experience: backbone, projections, keys and all other pairs keep their bits."""
+    made = learner(Bottleneck(**SMALL, passes=2))
+    made.fit(Experience(0, "old", [0, 1], samples([0, 1], 20)))
+    made.labels.register([5])
+    made._grow()  # so that the columns of before and after are the same
+    before, new = weights(made), samples([5], 20, seed=2)
+    made.model.train()
+    reached = flat(head(made).found(new.x), 32).flatten().unique()
+    free = torch.ones(6 * 32, dtype=torch.bool)
+    free[reached] = False
+    made.fit(Experience(1, "new", [5], new))
+    after = weights(made)
+
+    assert 0 < free.sum() < len(free)
+    assert torch.equal(after["head.values"].flatten(0, 1)[free], before["head.values"].flatten(0, 1)[free])
+    assert not torch.equal(after["head.values"], before["head.values"])
+    assert all(torch.equal(after[n], before[n]) for n in after if n not in ("head.values", "head.touched"))
+
+
+def test_nothing_trains_by_gradient_even_after_growing() -> None:
+    for decoder in ("vote", "linear", "mlp"):
+        made = learner(Bottleneck(**SMALL, decoder=decoder, reserve=2))
+        made.fit(Experience(0, "one", [0, 1], samples([0, 1, 3], 20)))
+
+        assert not trained(made.model)
+        assert head(made).touched.sum(1).tolist() == [60] * 6
+
+
+def test_optimizers_with_momentum_and_decay_have_nothing_to_move() -> None:
+    """They would move values that nothing fetched; the values are not theirs."""
+
+    def run(optim: Optim) -> str:
+        spec = {"backbone": {"name": "identity", "inputs": [4]}, "head": {"name": "linear"}}
+        made = Learner(build(spec), Bottleneck(**SMALL), optim=optim)
+        made.fit(Experience(0, "one", [0, 1], samples([0, 1], 20)))
+        return digest(made.state()["model"])
+
+    assert run(Optim()) == run(Optim(name="adamw", lr=0.1, weight_decay=0.1)) == run(Optim(momentum=0.9))
+
+
+# ---- when the keys are placed
+
+
+def test_samples_wait_for_the_keys_and_are_learned_right_after() -> None:
+    """Twenty samples in steps of eight: nothing is known after two, everything after three, and no label is used."""
+    one, other = learner(strategy := Bottleneck(**SMALL)), learner(Bottleneck(**SMALL))
+    batch = samples([0, 1], 12)
+    one.partial_fit(batch.x[:16], batch.y[:16])
+
+    assert strategy.summary() == {"waiting": 16.0, "memory": 0.0}
+    assert not head(one).values.any()
+    one.partial_fit(batch.x[16:], batch.y[16:])
+    assert strategy.summary() == {"waiting": 0.0, "memory": 0.0}
+    assert head(one).touched.sum(1).tolist() == [24] * 6
+    other.partial_fit(batch.x, 1 - batch.y)
+    assert torch.equal(head(one).codebooks.keys, head(other).codebooks.keys)
+
+
+def test_a_small_experience_places_the_keys_at_its_end() -> None:
+    made = learner(strategy := Bottleneck(**{**SMALL, "init_samples": 1000}))
+    made.fit(one := Experience(0, "one", [0, 1], samples([0, 1], 12), samples([0, 1], 12)))
+
+    assert (strategy.summary()["waiting"], head(made).touched.sum(1).tolist()) == (0, [24] * 6)
+    assert made.score(one) > 0.9
+
+
+def test_given_inputs_place_the_keys_before_the_stream() -> None:
+    """And the stream does not move them."""
+    x = samples([2, 3], 40).x
+    made = learner(Bottleneck(**SMALL, init=x))
+    keys, batch = head(made).codebooks.keys.clone(), samples([0, 1], 4)
+    made.partial_fit(batch.x, batch.y)
+
+    assert torch.equal(head(made).codebooks.keys, keys)
+    assert head(made).touched.sum(1).tolist() == [8] * 6
+    assert not torch.equal(head(learner(Bottleneck(**SMALL, seed=1, init=x))).codebooks.keys, keys)
+
+
+def test_inputs_that_are_not_finite_place_no_keys() -> None:
+    with pytest.raises(DataError, match="finite features"):
+        learner(Bottleneck(**SMALL, init=torch.full((3, 4), torch.nan)))
+
+
+# ---- what further passes are
+
+
+def test_a_further_pass_is_a_pass_over_all_samples_without_backbone_and_search() -> None:
+    """Counts say how often each pair was met; the found pairs are those of a search."""
+    once, thrice = (learner(Bottleneck(**SMALL, passes=n)) for n in (1, 3))
+    data = samples([0, 1], 25)
+    searches = [0, 0]
+    for i, made in enumerate((once, thrice)):
+        search = head(made).codebooks.nearest
+
+        def counting(*arguments: Any, i: int = i, search: Callable[..., Tensor] = search) -> Tensor:
+            searches[i] += 1
+            return search(*arguments)
+
+        head(made).codebooks.nearest = counting  # type: ignore[method-assign]
+        made.fit(Experience(0, "one", [0, 1], data), epochs=5)
+
+    assert searches[0] == searches[1]
+    assert torch.equal(head(thrice).touched, 3 * head(once).touched)
+    assert not torch.equal(head(thrice).values, head(once).values)
+    assert thrice.strategy.summary()["memory"] == 0
+
+
+def test_a_full_memory_repeats_a_sample_of_that_size() -> None:
+    made = learner(Bottleneck(**SMALL, passes=3, capacity=10))
+    made.fit(Experience(0, "one", [0, 1], samples([0, 1], 25)))
+
+    assert head(made).touched.sum(1).tolist() == [50 + 2 * 10] * 6
+
+
+# ---- what it learns
+
+
+def toy(seed: int) -> tuple[list[Experience], Tensor]:
+    """Eight Gaussian classes in the unit square, two per experience, in a random order; and inputs that cover it."""
+    random = torch.Generator().manual_seed(seed)
+    grid = torch.cartesian_prod(torch.tensor([0.15, 0.5, 0.85]), torch.tensor([0.15, 0.5, 0.85]))
+    centres = grid[torch.randperm(9, generator=random)[:8]]
+    stream = []
+    for index in range(4):
+        y = torch.tensor([2 * index, 2 * index + 1]).repeat(100)
+        x = [centres[y] + 0.035 * torch.randn(200, 2, generator=random) for _ in range(2)]
+        stream.append(Experience(index, f"{index}", [2 * index, 2 * index + 1], Batch.of(x[0], y), Batch.of(x[1], y)))
+    return stream, torch.rand(2000, 2, generator=random)
+
+
+def final(made: Learner, stream: list[Experience], epochs: int) -> float:
+    for experience in stream:
+        made.fit(experience, epochs)
+    return sum(made.score(e) for e in stream) / len(stream)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_toy_is_solved_where_a_linear_probe_forgets(seed: int) -> None:
+    """Keys are placed by inputs without labels; each experience is passed over once, the probe passes 20 times."""
+    stream, inputs = toy(seed)
+    ours = learner(Bottleneck(books=20, pairs=64, dim_key=2, init=inputs), width=2, seed=seed)
+    probe = learner(Strategy(), width=2, seed=seed, lr=0.5)
+
+    assert final(ours, stream, 1) > 0.95
+    assert final(probe, stream, 20) < 0.4
+
+
+def test_what_is_learned_hardly_depends_on_the_order_of_classes() -> None:
+    """Class by class, or all at once: the same pairs are met as often, and answers agree almost everywhere."""
+    classes = list(range(10))
+    parts = [samples([c], 60, width=8, seed=c) for c in classes]
+    whole, fresh = Batch.cat(parts), samples(classes, 50, width=8, seed=77)
+    one = learner(Bottleneck(init=whole.x), width=8)
+    all_at_once = learner(Bottleneck(init=whole.x), width=8)
+    naive = learner(Strategy(), width=8)
+    for i, part in enumerate(parts):
+        one.fit(Experience(i, f"{i}", [i], part))
+        naive.fit(Experience(i, f"{i}", [i], part))
+    all_at_once.fit(Experience(0, "all", classes, whole))
+    right = [sum(map(int.__eq__, m.predict(fresh.x), fresh.y.tolist())) / 500 for m in (one, all_at_once, naive)]
+
+    assert torch.equal(head(one).touched, head(all_at_once).touched)
+    assert right[0] > right[1] - 0.02
+    assert right[0] > right[2] + 0.3
+
+
+def test_a_stream_without_boundaries_is_learned_one_sample_at_a_time() -> None:
+    made, data, fresh = learner(Bottleneck(**SMALL), size=1), samples([0, 1, 2], 30), samples([0, 1, 2], 30, seed=5)
+    for x, y in zip(data.x, data.y.tolist(), strict=True):
+        made.partial_fit(x[None], [f"class-{y}"])
+    right = sum(p == f"class-{y}" for p, y in zip(made.predict(fresh.x), fresh.y.tolist(), strict=True)) / 90
+
+    assert right > 0.9
+
+
+NOTHING = torch.zeros(0, 4)
+AT_LEAST_1 = [(name, 0) for name in ("passes", "capacity", "init_samples", "init_epochs")]
+WRONG = [("lr", 0.0), ("smoothing", 1.0), ("decay", 1.0), ("threshold", -0.1), ("init", [[0.0]]), ("init", NOTHING)]
+
+
+@pytest.mark.parametrize(("name", "value"), AT_LEAST_1 + WRONG)
+def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match="got"):
+        Bottleneck(**{name: value})

@@ -10,6 +10,8 @@ from lifelong.learning import Needs, Reservoir, Strategy
 from lifelong.types import Batch
 from strategies.replay import Replay
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", plugins.names("strategy"))

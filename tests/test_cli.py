@@ -8,6 +8,8 @@ import pytest
 from lifelong import cli, plugins
 from lifelong.streams.scenarios import SCENARIOS
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 TRAIN = ["train", "--scenario", "split-fmnist-small", "--strategy", "replay", "--set", "capacity=100"]
 SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--incompatible", "--json"]
 

@@ -16,6 +16,8 @@ from lifelong.streams.scenarios import class_incremental, online
 from lifelong.types import Batch
 from strategies.replay import Replay
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 WIDTH = 6
 
 

@@ -19,6 +19,8 @@ from lifelong.errors import DataError
 from serving.live import Live
 from serving.settings import Settings
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 with warnings.catch_warnings():  # bentoml's own imports, and starlette would rather have httpx2
     warnings.simplefilter("ignore")
     from starlette.testclient import TestClient

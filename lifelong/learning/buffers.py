@@ -78,8 +78,8 @@ class Reservoir:
     def __len__(self) -> int:
         return len(self.store)
 
-    def add(self, batch: Batch) -> None:
-        """Offer `batch` to the memory."""
+    def add(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Offer `batch` to the memory; return the rows it took, and which of its samples are there now."""
         count = len(batch)
         position = torch.arange(self.seen, self.seen + count)
         free = max(0, min(self.store.capacity - self.seen, count))
@@ -95,6 +95,7 @@ class Reservoir:
         keep = torch.tensor(list(last.values()), dtype=torch.int64)
         if len(keep):
             self.store.write(slots[keep], batch.take(rows[keep].to(batch.y.device)))
+        return slots[keep], rows[keep]
 
     def draw(self, count: int) -> Batch:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""

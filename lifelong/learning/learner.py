@@ -261,7 +261,8 @@ class Learner:
         mixed = strategy.augment(batch)
         out = model(mixed.x, mixed.task)
         logits = out.logits if self._mask is None else out.logits.masked_fill(~self._mask[mixed.task], -torch.inf)
-        loss = F.cross_entropy(logits, mixed.y)
+        loss = strategy.loss(model, mixed, Output(out.features, logits))
+        loss = F.cross_entropy(logits, mixed.y) if loss is None else loss
         extra = strategy.penalty(model, mixed, out)
         loss = loss if extra is None else loss + extra
         value = loss.item()

@@ -1,10 +1,11 @@
-"""What a continual-learning method may do, and when: nine hooks, all no-ops unless overridden.
+"""What a continual-learning method may do, and when: hooks, all no-ops unless overridden.
 
 Order of one training step, in `lifelong.learning.learner`:
 
     augment -> forward -> loss + penalty -> backward -> project -> optimizer step -> project_delta -> observe
 
-and around an experience: `adapt` (once, before the optimizer exists), `begin`, `prepare`, steps, `end`.
+The loss is cross-entropy unless `loss` replaces it. Around an experience: `adapt` (once, before the optimizer exists),
+`begin`, `prepare`, steps, `end`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,12 @@ class Strategy:
     def augment(self, batch: Batch) -> Batch:
         """Return what the model is to be trained on in this step: `batch`, first, and what follows it."""
         return batch
+
+    def loss(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
+        """Return a scalar that replaces the cross-entropy of the augmented batch, or None to leave it.
+
+        In a task-incremental setting the logits of classes of other tasks are -inf here.
+        """
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return a scalar to add to the loss on the augmented batch, or None."""
@@ -166,6 +173,17 @@ class Chain(Strategy):
         for s in self.strategies:
             batch = s.augment(batch)
         return batch
+
+    def loss(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
+        """Return the one loss that replaces cross-entropy, None if all leave it.
+
+        Raises:
+            ConfigError: Two of them replace it.
+        """
+        given = [(type(s).__name__, loss) for s in self.strategies if (loss := s.loss(model, batch, out)) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(name for name, _ in given)} both replace the loss; chain one of them")
+        return given[0][1] if given else None
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return the sum of what they give, None if none gives any."""

@@ -46,13 +46,13 @@ class LinearHead(nn.Module):
             self.bias.zero_()
 
     def grow(self, classes: int, generator: torch.Generator) -> None:
-        """Add columns until there are `classes`; nothing happens if there are as many already."""
+        """Add columns until there are `classes`; nothing happens if there are as many already. Frozen stays frozen."""
         new = classes - self.classes
         if new <= 0:
             return
-        rows = self._rows(new, generator).to(self.weight)
-        self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows]))
-        self.bias = nn.Parameter(torch.cat([self.bias.detach(), self.bias.detach().new_zeros(new)]))
+        rows, trains = self._rows(new, generator).to(self.weight), self.weight.requires_grad
+        self.weight = nn.Parameter(torch.cat([self.weight.detach(), rows]), trains)
+        self.bias = nn.Parameter(torch.cat([self.bias.detach(), self.bias.detach().new_zeros(new)]), trains)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `[N, C]`."""

@@ -1,0 +1,69 @@
+"""A memory of samples and of what the model said of them when they came."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from lifelong.learning.buffers import Reservoir, draw_rows
+from lifelong.types import Batch
+
+State = dict[str, Any]
+
+
+@final
+class DarkMemory:
+    """A uniform sample of everything that was added, with logits; classes that came later have none (NaN).
+
+    Args:
+        capacity: Samples kept at most.
+        seed: Of this memory's own generator.
+    """
+
+    def __init__(self, capacity: int, seed: int = 0) -> None:
+        self.samples = Reservoir(capacity, seed)
+        self.logits = torch.empty(capacity, 0)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def add(self, batch: Batch, logits: Tensor) -> None:
+        """Offer samples with their logits `[N, C]`."""
+        slots, rows = self.samples.add(batch)
+        new = logits.shape[1] - self.logits.shape[1]
+        if new > 0:
+            self.logits = torch.cat([self.logits, torch.full((len(self.logits), new), torch.nan)], 1)
+        self.logits[slots, : logits.shape[1]] = logits.detach()[rows].to(self.logits)
+
+    def draw(self, count: int) -> tuple[Batch, Tensor]:
+        """Return `count` samples drawn uniformly, and their logits `[count, C]` (NaN where a class was not known)."""
+        rows = draw_rows(len(self), count, self.samples.random)
+        return self.samples.store.all.take(rows), self.logits[rows]
+
+    def state(self) -> State:
+        """Return samples, logits and the generator's state."""
+        return {"samples": self.samples.state(), "logits": self.logits[: len(self)].clone()}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.samples.restore(state["samples"])
+        kept = state["logits"]
+        self.logits = torch.full((self.samples.store.capacity, kept.shape[1]), torch.nan)
+        self.logits[: len(kept)] = kept
+
+
+def distance(logits: Tensor, then: Tensor) -> Tensor:
+    """Return the mean squared difference between `logits` `[N, C]` and what was said `then`.
+
+    A class that was not known then stands where the least likely known one stood: were it left out, nothing would
+    keep new classes from taking old samples over. Logits that are -inf now (other tasks' classes) are left out.
+    """
+    target = logits.detach().new_full(logits.shape, torch.nan)
+    target[:, : then.shape[1]] = then.to(logits)
+    known = target.isfinite()
+    lowest = target.masked_fill(~known, torch.inf).amin(1, keepdim=True)
+    target, allowed = torch.where(known, target, lowest), logits.isfinite()
+    gap = torch.where(allowed, logits - target, 0.0)  # no gradient flows where there is nothing to compare
+    return gap.square().sum() / allowed.sum().clamp(min=1)

@@ -1,0 +1,101 @@
+"""Gradients of single samples, squared or not: what EWC, MAS and selective unlearning call importance.
+
+A mean of squared gradients is not the square of a mean gradient: the latter depends on how samples were batched. All
+functions here look at one sample at a time (vectorised), so the batch size changes the time and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn import functional as F
+
+from lifelong.errors import ConfigError, DataError, UnknownName
+from lifelong.learning.optimizers import trained
+from lifelong.types import Batch, Output
+
+MODES = ("empirical", "expected")
+Value = Callable[[Output, Tensor], Tensor]  # of one sample: logits [C] and class index -> scalar
+Importance = dict[str, Tensor]
+
+
+def fisher(model: nn.Module, batch: Batch, mode: str = "empirical", *, size: int = 32) -> Importance:
+    """Return the diagonal of the Fisher information of each trained parameter, by name: mean over samples.
+
+    `empirical` squares d log p(y | x) at the observed class; `expected` takes the expectation of that square over the
+    classes the model itself believes in (C backward passes, and no labels needed).
+
+    Args:
+        model: In eval mode while this runs.
+        batch: N >= 1 samples; `y` matters in `empirical` mode only.
+        mode: `empirical` or `expected`.
+        size: Samples at a time: memory is `size` times the parameters.
+
+    Source: Martens 2020, "New Insights and Perspectives on the Natural Gradient Method", sections 5 and 11.
+    """
+    if mode not in MODES:
+        raise UnknownName.among("Fisher mode", mode, MODES)
+
+    def observed(out: Output, y: Tensor) -> Tensor:
+        return -F.cross_entropy(out.logits, y)
+
+    def believed(out: Output, y: Tensor) -> Tensor:  # sqrt(p) scales the gradient, hence its square by p
+        log_p = -F.cross_entropy(out.logits, y)
+        return log_p * (log_p.detach() / 2).exp()
+
+    if mode == "empirical" or not len(batch):
+        return mean_gradient(model, batch, observed, torch.square, size=size)
+    total: Importance = {}
+    with torch.no_grad():
+        classes = model(batch.x[:1].to(_device(model)), batch.task[:1].to(_device(model))).logits.shape[1]
+    for c in range(classes):
+        as_if = Batch(batch.x, torch.full_like(batch.y, c), batch.ids, batch.task)
+        part = mean_gradient(model, as_if, believed, torch.square, size=size)
+        total = {name: total[name] + g if total else g for name, g in part.items()}
+    return total
+
+
+def sensitivity(model: nn.Module, batch: Batch, *, size: int = 32) -> Importance:
+    """Return the mean over samples of |d ||logits||^2 / dw| of each trained parameter: no labels needed.
+
+    Source: Aljundi et al. 2018, "Memory Aware Synapses", equations 2 and 5.
+    """
+    return mean_gradient(model, batch, lambda out, _: out.logits.square().sum(), torch.abs, size=size)
+
+
+def mean_gradient(
+    model: nn.Module, batch: Batch, value: Value, fold: Callable[[Tensor], Tensor], *, size: int = 32
+) -> Importance:
+    """Return the mean over samples of `fold(d value / d w)` for each trained parameter w, by name.
+
+    Raises:
+        DataError: No samples.
+        ConfigError: `size` is below 1.
+    """
+    if not len(batch):
+        raise DataError("importance is a mean over samples, got none")
+    if size < 1:
+        raise ConfigError(f"size must be at least 1, got {size}")
+    weights = {name: p.detach() for name, p in trained(model).items()}
+
+    def one(w: Importance, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
+        out = functional_call(model, w, (x[None], task[None]))
+        return value(Output(out.features[0], out.logits[0]), y)
+
+    each = vmap(grad(one), in_dims=(None, 0, 0, 0))
+    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    training = model.training
+    model.eval()
+    for start in range(0, len(batch), size):
+        rows = batch[start : start + size].to(_device(model))
+        for name, g in each(weights, rows.x, rows.y, rows.task).items():
+            total[name] += fold(g).sum(0)
+    model.train(training)
+    return {name: t / len(batch) for name, t in total.items()}
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -1,0 +1,77 @@
+"""A quadratic pull towards earlier weights, one stiffness per weight: what EWC, SI and MAS add to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+State = dict[str, Any]
+
+
+def padded(value: Tensor, like: Tensor) -> Tensor:
+    """Return a copy of `like` whose leading entries are `value`: for parameters that have grown."""
+    full = like.detach().clone()
+    full[tuple(slice(0, n) for n in value.shape)] = value
+    return full
+
+
+@final
+class Quadratic:
+    """sum of stiffness * (w - anchor)^2 over all weights that have an anchor; weights that came later are free.
+
+    Several pulls on one weight are one pull: their stiffnesses add up, and the anchor is their weighted mean (up to a
+    constant that has no gradient). So memory is two numbers per weight, however many experiences there were.
+    """
+
+    def __init__(self) -> None:
+        self.stiffness: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.anchor)
+
+    def energy(self, model: nn.Module) -> Tensor:
+        """Return the sum for the weights that `model` has now."""
+        weights = dict(model.named_parameters())
+        parts = [(k * (_head(weights[n], k) - self.anchor[n]).square()).sum() for n, k in self.stiffness.items()]
+        return torch.stack(parts).sum()
+
+    def slope(self, name: str, value: Tensor) -> Tensor:
+        """Return d energy / d w at the weight `name` of value `value`, zero where it has no anchor."""
+        slope = torch.zeros_like(value)
+        if name in self.anchor:
+            k = self.stiffness[name]
+            _head(slope, k).copy_(2 * k * (_head(value, k) - self.anchor[name]))
+        return slope
+
+    def add(self, weights: Mapping[str, Tensor], stiffness: Mapping[str, Tensor], *, keep: float = 1.0) -> None:
+        """Add a pull towards `weights`; earlier pulls are scaled by `keep` and stay where they are."""
+        for name, k in stiffness.items():
+            w = weights[name].detach()
+            old = padded(self.stiffness[name], torch.zeros_like(w)) * keep if name in self.stiffness else 0 * w
+            centre = padded(self.anchor[name], w) if name in self.anchor else w
+            total = old + k
+            self.anchor[name] = torch.where(total > 0, centre + (w - centre) * (k / total.clamp(min=1e-38)), w)
+            self.stiffness[name] = total
+
+    def move(self, weights: Mapping[str, Tensor], stiffness: Mapping[str, Tensor], *, keep: float = 1.0) -> None:
+        """Add stiffness and move every pull to `weights`: one anchor, where the last experience ended."""
+        for name, k in stiffness.items():
+            w = weights[name].detach()
+            old = padded(self.stiffness[name], torch.zeros_like(w)) * keep if name in self.stiffness else 0 * w
+            self.anchor[name], self.stiffness[name] = w.clone(), old + k  # a copy: an alias would follow the weight
+
+    def state(self) -> State:
+        """Return both tables (no call changes their tensors in place)."""
+        return {"stiffness": dict(self.stiffness), "anchor": dict(self.anchor)}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.stiffness, self.anchor = dict(state["stiffness"]), dict(state["anchor"])
+
+
+def _head(value: Tensor, like: Tensor) -> Tensor:
+    return value[tuple(slice(0, n) for n in like.shape)]

@@ -1,0 +1,112 @@
+"""Uniform samples of experiences: of the running one, and of each finished one in equal shares."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import torch
+
+from lifelong.learning.buffers import Reservoir, draw_rows
+from lifelong.learning.passes import FirstPass
+from lifelong.types import Batch, Experience
+
+State = dict[str, Any]
+
+
+@final
+class Sampled:
+    """A uniform sample of the running experience, each of its samples counted once; empty between experiences.
+
+    Args:
+        count: Samples kept at most.
+        seed: Of its own generator.
+    """
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.first, self.kept = FirstPass(), Reservoir(count, seed)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def begin(self, experience: Experience) -> None:
+        """Start with nothing."""
+        self.first.begin(experience)
+        self._empty()
+
+    def observe(self, batch: Batch) -> None:
+        """Offer new samples."""
+        self.kept.add(self.first.new(batch))
+
+    def end(self) -> Batch | None:
+        """Return the sample in a drawn order (any first rows of it are a uniform sample too), and hold nothing."""
+        self.first.end()
+        count = len(self.kept)
+        taken = self.kept.draw(count) if count else None
+        self._empty()
+        return taken
+
+    def state(self) -> State:
+        """Return what is held."""
+        return {"first": self.first.state(), "kept": self.kept.state()}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.first.restore(state["first"])
+        self.kept.restore(state["kept"])
+
+    def _empty(self) -> None:
+        self.kept.store.restore({})
+        self.kept.seen = 0
+
+
+@final
+class Episodes:
+    """A bounded memory of finished experiences, shared equally; with more of them than room the oldest go.
+
+    Args:
+        capacity: Samples of all finished experiences together; as many at most of the running one.
+        seed: Of its own generators.
+    """
+
+    def __init__(self, capacity: int, seed: int = 0) -> None:
+        self.capacity, self.running = capacity, Sampled(capacity, seed)
+        self.finished: list[Batch] = []  # oldest first, each in a drawn order
+        self.random = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self.finished)
+
+    def begin(self, experience: Experience) -> None:
+        """Start a sample of the new experience."""
+        self.running.begin(experience)
+
+    def observe(self, batch: Batch) -> None:
+        """Offer new samples."""
+        self.running.observe(batch)
+
+    def end(self) -> None:
+        """Count the running experience among the finished ones, and cut all to an equal share."""
+        taken = self.running.end()
+        if taken is not None:
+            every = [*self.finished, taken.to("cpu")][-self.capacity :]
+            share = self.capacity // len(every)
+            self.finished = [batch.take(torch.arange(min(share, len(batch)))) for batch in every]
+
+    def draw(self, count: int) -> Batch:
+        """Return `count` samples of all finished experiences, without repeats as long as there are enough."""
+        every = Batch.cat(self.finished)
+        return every.take(draw_rows(len(every), count, self.random))
+
+    def state(self) -> State:
+        """Return all samples and both generators' states."""
+        return {
+            "running": self.running.state(),
+            "finished": [batch.state() for batch in self.finished],
+            "random": self.random.get_state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.running.restore(state["running"])
+        self.finished = [Batch(**batch) for batch in state["finished"]]
+        self.random.set_state(state["random"])

@@ -1,0 +1,65 @@
+"""Learning without forgetting: on new samples, keep saying of old classes what the previous model said.
+
+Source: Li and Hoiem 2016, "Learning without Forgetting", section 3 (temperature 2, weight 1).
+Differs: the divergence is multiplied by T^2 (Hinton et al. 2015), so that `pull` means the same at every temperature;
+    all weights train from the first step (no warm-up of the new columns alone); old classes are all columns that the
+    previous model had, without a split by task. Rehearsed samples of a chain are distilled too.
+Checked: the loss against torch's own KL divergence, and that the previous model is a frozen copy (tests/test_lwf.py);
+    pull 0 equals naive bit for bit (laws).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lifelong.errors import ConfigError
+from lifelong.learning import Needs, Strategy
+from lifelong.learning.frozen import Frozen
+from lifelong.learning.strategy import State
+from lifelong.types import Batch, Experience, Output
+
+
+@final
+class LwF(Strategy):
+    """Add pull * T^2 * KL(previous model || model) over the previous model's classes, both softened by T.
+
+    Args:
+        pull: lambda; 0 leaves it out.
+        temperature: T, > 0.
+    """
+
+    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    strength = "pull"
+    exempt = {  # noqa: RUF012 - a constant
+        "beats naive": "new columns are free to outgrow the distilled ones; it keeps old tasks when inputs drift"
+    }
+
+    def __init__(self, pull: float = 1.0, temperature: float = 2.0) -> None:
+        if pull < 0 or not temperature > 0:
+            raise ConfigError(f"need pull >= 0 and temperature > 0, got pull={pull}, temperature={temperature}")
+        self.pull, self.temperature, self.previous = pull, temperature, Frozen()
+
+    def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
+        """Return the divergence, None before the first experience has ended."""
+        if not self.pull or not self.previous:
+            return None
+        old = self.previous(batch.x, batch.task).logits / self.temperature
+        new = out.logits[:, : old.shape[1]] / self.temperature
+        kl = F.kl_div(F.log_softmax(new, 1), F.log_softmax(old, 1), reduction="batchmean", log_target=True)
+        return self.pull * self.temperature**2 * kl
+
+    def end(self, model: nn.Module, experience: Experience) -> None:
+        """Remember the model as the previous one."""
+        if self.pull:
+            self.previous.take(model)
+
+    def state(self) -> State:
+        """Return the previous model."""
+        return {"previous": self.previous.state()}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.previous.restore(state["previous"])

@@ -56,10 +56,11 @@ def _kind(make: Make) -> str:
     return "class-il" if "class-il" in scenarios else sorted(scenarios)[0]
 
 
-def _trained(make: Make, count: int = 2, epochs: int = 2, **arguments: Any) -> Learner:  # noqa: ANN401
-    made = learner(make(**arguments), _kind(make))
-    for experience in Toy(_kind(make)).experiences(count):
-        made.fit(experience, epochs)
+def _trained(make: Make, like: Make | None = None, /, **arguments: Any) -> Learner:  # noqa: ANN401
+    kind = _kind(like or make)
+    made = learner(make(**arguments), kind)
+    for experience in Toy(kind).experiences(2):
+        made.fit(experience, 2)
     return made
 
 
@@ -100,7 +101,7 @@ def inert_at_zero(make: Make) -> str | None:
     strength = getattr(make, "strength", None)
     if strength is None:
         return "it has no strength that could be 0"
-    plain, zero = _trained(Strategy), _trained(make, **{strength: 0})
+    plain, zero = _trained(Strategy, make), _trained(make, **{strength: 0})
     same = digest(plain.state()["model"]) == digest(zero.state()["model"])
     assert same, f"{strength}=0 changes the weights"
     return None
@@ -109,7 +110,7 @@ def inert_at_zero(make: Make) -> str | None:
 def effective_above_zero(make: Make) -> str | None:
     """It changes the weights against strength 0, or against naive training."""
     strength = getattr(make, "strength", None)
-    without = _trained(make, **{strength: 0}) if strength else _trained(Strategy)
+    without = _trained(make, **{strength: 0}) if strength else _trained(Strategy, make)
     same = digest(without.state()["model"]) == digest(_trained(make).state()["model"])
     assert not same, "it ends at the weights of training without it: a silent no-op"
     return None

@@ -19,7 +19,7 @@ WIDTH, PER_CLASS, FEATURES = 12, 40, 63
 
 @dataclass(frozen=True, slots=True)
 class Toy:
-    """A stream of Gaussian classes, small enough to run hundreds of times."""
+    """A stream of Gaussian classes, small enough to run hundreds of times; of two that move, if it is domain-il."""
 
     kind: str = "class-il"
     provides: frozenset[str] = frozenset({"boundaries", "epochs", "known_classes", "task_id"})
@@ -32,11 +32,10 @@ class Toy:
             y = torch.arange(2 * index, 2 * index + 2).repeat(per_class)
             x = centres[y] + 0.3 * torch.randn(len(y), WIDTH, generator=random)
             ids = torch.arange(len(y)) + index * 100_000
-            data, names = Batch.of(x, y, ids), [f"class-{c}" for c in range(2 * count)]
-            task = index if self.kind == "task-il" else -1
-            yield Experience(
-                index, f"toy-{index}", names[2 * index : 2 * index + 2], data, data, task=task, names=names
-            )
+            first = 0 if self.kind == "domain-il" else 2 * index  # of its two classes
+            data, names = Batch.of(x, y - 2 * index + first, ids), [f"class-{c}" for c in range(2 * count)]
+            task = index if self.kind in ("task-il", "domain-il") else -1
+            yield Experience(index, f"toy-{index}", names[first : first + 2], data, data, task=task, names=names)
 
 
 def learner(strategy: Strategy, kind: str = "class-il", seed: int = 0) -> Learner:
@@ -45,7 +44,7 @@ def learner(strategy: Strategy, kind: str = "class-il", seed: int = 0) -> Learne
         "backbone": {"name": "mlp", "inputs": [WIDTH], "hidden": [24], "features": FEATURES},
         "head": {"name": "linear"},
     }
-    optim = Optim(lr=0.1, momentum=0.9)
+    optim = Optim(lr=0.05 if kind == "domain-il" else 0.1, momentum=0.9)  # weights scaled by task are steep
     return Learner(build(spec, seed=seed), strategy, optim=optim, batch_size=16, seed=seed, setting=Toy(kind))
 
 

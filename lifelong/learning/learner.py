@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
+from lifelong.learning.inputs import check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
@@ -113,6 +114,7 @@ class Learner:
         while at["epoch"] < (epochs if self._parameters else 1):
             self._epoch(passed, on_step)
         self.strategy.end(self.model, experience)
+        self._rebuild()
         at.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
         if on_step:
             on_step()
@@ -161,7 +163,7 @@ class Learner:
     def outputs(self, x: Tensor, task: int = -1) -> Output:
         """Return features `[N, D]` and logits `[N, C]` (C known classes) on the CPU; nothing changes."""
         self._check(x)
-        out = outputs(self.model, x, device=self.device)
+        out = outputs(self.model, x, device=self.device, task=task)
         logits = out.logits[:, : len(self.labels)]
         if task in self.tasks:
             own = torch.zeros(len(self.labels), dtype=torch.bool)
@@ -183,7 +185,7 @@ class Learner:
         """Return the share (0..1) of held-out samples of `experience` that are predicted right."""
         right = total = 0
         for batch in experience.batches(1024, None, self.labels, test=True):
-            task = int(batch.task[0]) if self.by_task else -1
+            task = int(batch.task[0]) if self.by_task or self.strategy.needs.task_id else -1
             right += int((self.outputs(batch.x, task).logits.argmax(1) == batch.y).sum()) if len(self.labels) else 0
             total += len(batch)
         return right / max(total, 1)
@@ -219,6 +221,7 @@ class Learner:
         except RuntimeError as error:
             raise ConfigError(f"the saved state is of another model: {str(error).splitlines()[-1].strip()}") from error
         self.strategy.restore(state["strategy"])
+        self._rebuild()
         if self._optimizer:
             load_named_state(self._optimizer, self._parameters, state["optimizer"])
         self.random.set_state(state["random"]["order"])
@@ -234,6 +237,7 @@ class Learner:
             self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
         self._grow()
         self.strategy.begin(self.model, experience)
+        self._rebuild()  # what it lets train may have changed
         self.position["open"] = 1
 
     def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
@@ -283,21 +287,7 @@ class Learner:
         return value
 
     def _check(self, x: Tensor) -> None:
-        if x.dtype != self._dtype or x.shape[1:] != self._shape or not self._shape:
-            self._fits(x)
-        # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
-        if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
-            bad = int((~x.isfinite()).flatten(1).any(1).sum())
-            raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
-
-    def _fits(self, x: Tensor) -> None:
-        shape, given = self._shape, tuple(x.shape[1:])
-        flat = math.prod(given) == math.prod(shape) and 1 in (len(given), len(shape))  # rows for images, or back
-        if x.dim() < 2 or x.dtype != self._dtype or not (given == shape or flat):
-            raise DataError(
-                f"inputs must be {self._dtype} of shape [N, {', '.join(map(str, shape))}], "
-                f"got {x.dtype} of shape {list(x.shape)}"
-            )
+        check_inputs(x, self._dtype, self._shape)
 
     def _grow(self) -> None:
         self.model.grow(len(self.labels))
@@ -315,12 +305,7 @@ class Learner:
             next((p.dtype for p in self.model.parameters()), torch.float32),
             self.model.input_shape,
         )
-        if self.by_task:
-            mask = torch.zeros(max(self.tasks, default=-1) + 2, self._room, dtype=torch.bool)
-            mask[-1] = True  # task -1: unknown, every class is possible
-            for task, classes in self.tasks.items():
-                mask[task, classes] = True
-            self._mask = mask.to(self.device)
+        self._mask = task_mask(self.tasks, self._room).to(self.device) if self.by_task else None
 
 
 def plain(learner: Learner) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lifelong import plugins
 from lifelong.errors import ConfigError, DataError
+from lifelong.models.scaling import Scaling
 from lifelong.types import Output
 
 
@@ -28,6 +29,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.generator = torch.Generator().manual_seed(seed)
+        self.scaling: Scaling | None = None  # of strategies that keep weights of their own for each task
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -63,6 +65,16 @@ class Classifier(nn.Module):
         """Make room for `classes` classes; old columns stay as they are."""
         self.head.grow(classes, self.generator)  # type: ignore[operator]
 
+    def baked(self, task: int = -1) -> Classifier:
+        """Return a plain model of its own memory with the weights that `task` has here (-1: the shared ones)."""
+        plain = build(self.spec())
+        weights = dict(self.state_dict())
+        if self.scaling is not None:
+            weights |= self.scaling.weights(self, task)
+        plain.to(next(iter(weights.values()), torch.empty(0)))
+        plain.load_state_dict(weights)
+        return plain.train(self.training)
+
     def with_head(self, name: str, **config: Any) -> None:  # noqa: ANN401 - a head's own arguments
         """Replace the head by a fresh one of another kind."""
         head = _module(name, {"dim": self.dim, **config})
@@ -70,7 +82,15 @@ class Classifier(nn.Module):
         self.head = head.to(next((p.device for p in self.backbone.parameters()), torch.device("cpu")))
 
     def forward(self, x: Tensor, task: Tensor | None = None) -> Output:
-        """Return features `[N, D]` and logits `[N, C]` of inputs `[N, ...]`."""
+        """Return features `[N, D]` and logits `[N, C]` of inputs `[N, ...]`.
+
+        Args:
+            x: Inputs.
+            task: Of each input `[N]`; None or a task without weights of its own asks for the shared weights.
+        """
+        if self.scaling is not None and task is not None and len(x):
+            own: Output = self.scaling(self, x, task)
+            return own
         features = self.backbone(x)
         return Output(features, self.head(features))
 
@@ -105,13 +125,19 @@ def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str 
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, x: Tensor, *, size: int = 1024, device: torch.device | str = "cpu") -> Output:
-    """Return the outputs of `model` for inputs `[N, ...]`, in eval mode, `size` rows at a time, on the CPU."""
+def outputs(
+    model: nn.Module, x: Tensor, *, size: int = 1024, device: torch.device | str = "cpu", task: int = -1
+) -> Output:
+    """Return the outputs of `model` for inputs `[N, ...]`, in eval mode, `size` rows at a time, on the CPU.
+
+    All inputs are of one `task`, if it is known; a model that answers by task is told it.
+    """
     if not len(x):
         raise DataError("need at least one sample, got none")
     training = model.training
     model.eval()
-    parts = [model(rows.to(device)) for rows in x.split(size)]
+    told = [] if task < 0 else [torch.full((len(x),), task)]
+    parts = [model(*(t.to(device) for t in rows)) for rows in zip(*(t.split(size) for t in (x, *told)), strict=True)]
     model.train(training)
     return Output(torch.cat([p.features for p in parts]).cpu(), torch.cat([p.logits for p in parts]).cpu())
 

@@ -1,0 +1,39 @@
+"""What may enter a step: inputs that fit the model and are finite, and the classes that a task may answer with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from lifelong.errors import DataError
+
+
+def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
+    """Raise `DataError` unless `x` is `[N, *shape]` of `dtype` (or flattened, or the other way round) and finite."""
+    if x.dtype != dtype or x.shape[1:] != shape or not shape:
+        _fits(x, dtype, tuple(shape))
+    # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.
+    if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
+        bad = int((~x.isfinite()).flatten(1).any(1).sum())
+        raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
+
+
+def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:
+    """Return a mask `[T + 1, C]`: row t allows the class indices of task t, the last row (task -1) allows all."""
+    mask = torch.zeros(max(tasks, default=-1) + 2, classes, dtype=torch.bool)
+    mask[-1] = True
+    for task, own in tasks.items():
+        mask[task, own] = True
+    return mask
+
+
+def _fits(x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    given = tuple(x.shape[1:])
+    flat = math.prod(given) == math.prod(shape) and 1 in (len(given), len(shape))  # rows for images, or back
+    if x.dim() < 2 or x.dtype != dtype or not (given == shape or flat):
+        raise DataError(
+            f"inputs must be {dtype} of shape [N, {', '.join(map(str, shape))}], got {x.dtype} of shape {list(x.shape)}"
+        )

@@ -1,0 +1,107 @@
+"""Subspaces that layers' inputs live in, and updates that leave them alone. O outputs, I inputs, K basis vectors.
+
+Bases come from Gram matrices G = R'R of input rows R `[n, I]`, summed in float64 batch by batch: their eigenvectors are
+R's right singular vectors and their eigenvalues its squared singular values, at a cost that does not grow with n.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+NOTHING = 1e-12  # share of the energy below which a direction is rounding error
+
+
+def added(gram_II: Tensor | None, rows_nI: Tensor) -> Tensor:
+    """Return the Gram matrix `[I, I]` float64 of all rows so far and `rows_nI`."""
+    rows = rows_nI.double()
+    gram = rows.T @ rows
+    return gram if gram_II is None else gram_II + gram
+
+
+def grown(memory_IK: Tensor, gram_II: Tensor, threshold: float) -> Tensor:
+    """Return `memory_IK` and as few new columns as hold, all together, a share `threshold` of the energy.
+
+    The new columns are the strongest directions that are left of the inputs outside of the memory.
+
+    Args:
+        memory_IK: Orthonormal columns, possibly none.
+        gram_II: Of the inputs, float64.
+        threshold: Share (0..1) of trace(G) to hold.
+    """
+    energy, directions = residual(memory_IK, gram_II)
+    missing = threshold * gram_II.trace() - (gram_II.trace() - energy.sum())
+    return _with(memory_IK, directions[:, : _fewest(energy, float(missing))])
+
+
+def own(memory_IK: Tensor, gram_II: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Return the grown memory and which of its columns are the inputs' own basis, ids `[k]` int32 ascending.
+
+    Old columns and directions outside of the memory compete: the own basis is the smallest set of both that holds a
+    share `threshold` of the energy.
+
+    Args:
+        memory_IK: Orthonormal columns, possibly none.
+        gram_II: Of the inputs, float64.
+        threshold: Share (0..1) of trace(G) to hold.
+    """
+    energy, directions = residual(memory_IK, gram_II)
+    held = memory_IK.double()
+    pooled = torch.cat([((gram_II @ held) * held).sum(0), energy])
+    order = pooled.argsort(descending=True, stable=True)
+    ids = order[: _fewest(pooled[order], float(threshold * gram_II.trace()))].sort().values
+    new = int((ids >= memory_IK.shape[1]).sum())  # the strongest come first, so these are the first `new` directions
+    return _with(memory_IK, directions[:, :new]), ids.int()
+
+
+def residual(memory_IK: Tensor, gram_II: Tensor) -> tuple[Tensor, Tensor]:
+    """Return energies `[J]`, descending, and directions `[I, J]`, float64, of the inputs outside of the memory.
+
+    Directions that hold nothing but rounding errors are left out.
+    """
+    held = memory_IK.double()
+    left = gram_II - held @ (held.T @ gram_II)
+    left = left - (left @ held) @ held.T
+    energy, directions = torch.linalg.eigh((left + left.T) / 2)
+    energy, directions = energy.flip(0).clamp(min=0), directions.flip(1)
+    count = int((energy > NOTHING * gram_II.trace()).sum())
+    count = min(count, len(gram_II) - held.shape[1])
+    return energy[:count], directions[:, :count]
+
+
+@final
+class Projector:
+    """Takes out of updates what would be felt inside the span of a basis: D - D B B'.
+
+    Args:
+        basis_IK: Orthonormal columns.
+    """
+
+    def __init__(self, basis_IK: Tensor) -> None:
+        wide, rank = basis_IK.shape
+        self.basis = basis_IK
+        self.full = basis_IK @ basis_IK.T if 2 * rank > wide else None  # whichever product is the cheaper one
+
+    def __call__(self, update_OI: Tensor) -> Tensor:
+        """Return `update_OI` without its part inside the span."""
+        if self.full is not None:
+            return update_OI - update_OI @ self.full
+        return update_OI - (update_OI @ self.basis) @ self.basis.T
+
+
+def _fewest(energy: Tensor, wanted: float) -> int:
+    """Return how many of the leading energies it takes to hold `wanted`."""
+    if wanted <= 0:
+        return 0
+    return min(int((energy.cumsum(0) < wanted).sum()) + 1, len(energy))
+
+
+def _with(memory_IK: Tensor, new_IJ: Tensor) -> Tensor:
+    """Return the memory followed by new columns, made orthonormal to the last bit that its type has."""
+    if not new_IJ.shape[1]:
+        return memory_IK
+    held = memory_IK.double()
+    new = torch.linalg.qr(new_IJ - held @ (held.T @ new_IJ)).Q
+    return torch.cat([memory_IK, new.to(memory_IK)], 1)

@@ -1,0 +1,187 @@
+"""Weights of their own for each task, over shared ones: W + W B (Q - I) B', summed over the bases B that it uses.
+
+A basis is a set of columns of one memory per layer, kept as their numbers; Q is as small as the basis. What is kept is
+D = Q - I: it starts at 0, and weight decay pulls Q towards doing nothing.
+
+Source: Lin et al. 2022, "TRGP: Trust Region Gradient Projection for Continual Learning" (scaled weight projection).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lifelong.models.layers import Layer, layers, matrix, parts, width
+from lifelong.types import Output
+
+State = dict[str, Any]
+
+
+def scaled(weight_OI: Tensor, basis_IK: Tensor, offset_KK: Tensor) -> Tensor:
+    """Return W B (Q - I) B' `[O, I]`: what scaling by Q along B adds to W. `offset_KK` is Q - I."""
+    return ((weight_OI @ basis_IK) @ offset_KK) @ basis_IK.T
+
+
+@final
+@dataclass(slots=True)
+class Record:
+    """What one layer knows of the tasks that are finished, by task id.
+
+    Args:
+        memory: Orthonormal columns `[I, K]`.
+        own: Which of them are a task's own basis, `[k]` int32.
+        related: Along the bases of which older tasks a task's weights are scaled.
+        offsets: Q - I `[k, k]` for each of these.
+    """
+
+    memory: Tensor
+    own: dict[int, Tensor] = field(default_factory=dict)
+    related: dict[int, list[int]] = field(default_factory=dict)
+    offsets: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def basis(self, task: int) -> Tensor:
+        """Return the own basis `[I, k]` of a finished task."""
+        return self.memory[:, self.own[task].to(self.memory.device).long()]
+
+
+@final
+class Scaling(nn.Module):
+    """The tasks of a model: bases, and weights scaled along them.
+
+    It is no part of the model's state dict, so that the shared weights stay a plain model: who trains it keeps
+    `state()`, and `Classifier.baked(task)` is the plain model of one task.
+
+    Args:
+        model: Whose trained layers may be scaled.
+        most: Older tasks that a task's weights are scaled along at most, per layer.
+    """
+
+    def __init__(self, model: nn.Module, most: int = 2) -> None:
+        super().__init__()
+        self.most = most
+        self.records = {n: Record(m.weight.detach().new_zeros(width(m), 0)) for n, m in layers(model).items()}
+
+    @property
+    def live(self) -> dict[str, nn.Parameter]:
+        """Q - I of the running task, by layer and task: `[most, K, K]`, room for whatever is chosen."""
+        return {key: p for key, p in self._parameters.items() if p is not None}
+
+    def open(self, model: nn.Module, task: int) -> None:
+        """Start `task` with no relation, and with room in each layer for whatever it may be scaled along."""
+        self._clear()
+        for name, layer in layers(model).items():
+            record = self.records[name]
+            record.related[task] = []
+            room = max((len(ids) for ids in record.own.values()), default=0)
+            if room:
+                zeros = layer.weight.detach().new_zeros(self.most, room, room)
+                self.register_parameter(_key(name, task), nn.Parameter(zeros))
+
+    def relate(self, task: int, name: str, older: Sequence[int]) -> None:
+        """Scale the running task's weights of a layer along the bases of `older` tasks, starting at Q = I."""
+        assert len(older) <= self.most, "more relations than there is room for"
+        self.records[name].related[task] = list(older)
+
+    def close(self, task: int) -> None:
+        """Keep what the running task's scales have become."""
+        for name, record in self.records.items():
+            record.offsets[task] = [t.detach().clone() for t in self._offsets(name, task)]
+        self._clear()
+
+    def matrices(self, model: nn.Module, task: int) -> dict[str, tuple[Layer, Tensor]]:
+        """Return the layers that `task` scales, by name, with their [W | b] `[O, I]` under that task."""
+        found: dict[str, tuple[Layer, Tensor]] = {}
+        for name, layer in layers(model).items():
+            record = self.records.get(name)
+            if record is None or not record.related.get(task):
+                continue
+            shared = matrix(layer)
+            record.memory = record.memory.to(shared)
+            more = [
+                scaled(shared, record.basis(older), offset.to(shared))
+                for older, offset in zip(record.related[task], self._offsets(name, task), strict=True)
+            ]
+            found[name] = (layer, shared + torch.stack(more).sum(0))
+        return found
+
+    def weights(self, model: nn.Module, task: int) -> dict[str, Tensor]:
+        """Return the parameters that are others under `task`, by their names in `model`; none for an unknown task."""
+        made = self.matrices(model, task)
+        return {f"{n}.{part}": t for n, (layer, m) in made.items() for part, t in parts(layer, m).items()}
+
+    def forward(self, model: nn.Module, x: Tensor, task: Tensor) -> Output:
+        """Return what `model` says of inputs `[N, ...]`, each under its own task `[N]`."""
+        tasks = task.unique().tolist()
+        if len(tasks) == 1:
+            return self._under(model, x, tasks[0])
+        rows = [(task == t).nonzero().flatten() for t in tasks]
+        said = [self._under(model, x[own], t) for own, t in zip(rows, tasks, strict=True)]
+        back = torch.cat(rows).argsort()
+        return Output(torch.cat([o.features for o in said])[back], torch.cat([o.logits for o in said])[back])
+
+    def state(self) -> State:
+        """Return everything: copies of tensors, and plain values."""
+        return {
+            "live": {key: t.detach().clone() for key, t in self.live.items()},
+            "layers": {
+                name: {
+                    "memory": r.memory.clone(),
+                    "own": {str(t): ids.clone() for t, ids in r.own.items()},
+                    "related": {str(t): list(older) for t, older in r.related.items()},
+                    "offsets": {str(t): [o.clone() for o in kept] for t, kept in r.offsets.items()},
+                }
+                for name, r in self.records.items()
+            },
+        }
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        place = next((r.memory for r in self.records.values()), torch.empty(0))
+        self._clear()
+        for key, offset in state["live"].items():
+            self.register_parameter(key, nn.Parameter(offset.to(place).clone()))
+        self.records = {
+            name: Record(
+                saved["memory"].to(place).clone(),
+                {int(t): ids.clone() for t, ids in saved["own"].items()},
+                {int(t): list(older) for t, older in saved["related"].items()},
+                {int(t): [o.to(place).clone() for o in kept] for t, kept in saved["offsets"].items()},
+            )
+            for name, saved in state["layers"].items()
+        }
+
+    def _under(self, model: nn.Module, x: Tensor, task: int) -> Output:
+        own = self.weights(model, task)
+        said: Output = functional_call(model, own, (x,)) if own else model(x)
+        return said
+
+    def _offsets(self, name: str, task: int) -> list[Tensor]:
+        record = self.records[name]
+        if task in record.offsets:
+            return record.offsets[task]
+        live = [self.live[_key(name, task)]] if record.related.get(task) else []
+        return [
+            block[slot, : len(record.own[older]), : len(record.own[older])]
+            for block in live
+            for slot, older in enumerate(record.related[task])
+        ]
+
+    def _clear(self) -> None:
+        for key in self.live:
+            delattr(self, key)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:  # noqa: ANN401
+        """Keep out of the model's state dict."""
+
+    def _load_from_state_dict(self, *args: Any) -> None:  # noqa: ANN401
+        """Expect nothing of the model's state dict."""
+
+
+def _key(name: str, task: int) -> str:
+    """Return a parameter name of its own for each task: an optimizer's momenta follow names."""
+    return f"{name.replace('.', '-')}@{task}"

@@ -1,0 +1,208 @@
+"""The algebra of protected subspaces, against singular value decompositions, loops and closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from lifelong.errors import ConfigError
+from lifelong.learning import projection
+from lifelong.learning.projection import Projector, added, grown, own
+from lifelong.models.layers import layers, matrix, parts, rows, width
+from lifelong.models.scaling import scaled
+
+sizes = st.integers(1, 9)
+seeds = st.integers(0, 2**31)
+shares = st.floats(0.05, 0.999)
+
+
+def drawn(*shape: int, seed: int) -> Tensor:
+    """Numbers whose columns fall off in size, so that ranks below full matter."""
+    random = torch.Generator().manual_seed(seed)
+    found = torch.randn(*shape, generator=random, dtype=torch.float64)
+    return found * 0.6 ** torch.arange(shape[-1], dtype=torch.float64)
+
+
+def orthonormal(wide: int, rank: int, seed: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(wide, min(rank, wide), generator=random, dtype=torch.float64)).Q
+
+
+def held(basis: Tensor, gram: Tensor) -> float:
+    """Share of the energy inside a span."""
+    return float((basis.T @ gram @ basis).trace() / gram.trace())
+
+
+def by_svd(memory: Tensor, inputs: Tensor, share: float) -> Tensor:
+    """The memory grown as in the paper: from the singular vectors of what is left of the inputs `[I, n]`."""
+    left = inputs - memory @ (memory.T @ inputs)
+    u, s, _ = torch.linalg.svd(left, full_matrices=False)
+    total, rank = float(inputs.square().sum()), 0
+    while (total - left.square().sum() + s[:rank].square().sum()) / total < share and rank < len(s):
+        rank += 1
+    return torch.cat([memory, u[:, :rank]], 1)
+
+
+@given(wide=sizes, count=st.integers(1, 30), rank=st.integers(0, 4), share=shares, seed=seeds)
+def test_the_basis_is_the_one_of_a_singular_value_decomposition(wide, count, rank, share, seed):
+    """The same rank and the same span, with and without a memory."""
+    memory = orthonormal(wide, rank, seed) if rank else torch.zeros(wide, 0, dtype=torch.float64)
+    inputs = drawn(count, wide, seed=seed + 1)
+    found, expected = grown(memory, inputs.T @ inputs, share), by_svd(memory, inputs.T, share)
+
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-7, rtol=0)
+
+
+@given(wide=sizes, tasks=st.integers(1, 4), share=shares, seed=seeds)
+def test_a_memory_stays_orthonormal_and_holds_what_it_must_with_no_column_too_many(wide, tasks, share, seed):
+    memory = torch.zeros(wide, 0, dtype=torch.float64)
+    for task in range(tasks):
+        inputs = drawn(12, wide, seed=seed + task)
+        gram = inputs.T @ inputs
+        more = grown(memory, gram, share)
+
+        assert memory.shape[1] <= more.shape[1] <= wide
+        assert torch.equal(more[:, : memory.shape[1]], memory)
+        torch.testing.assert_close(more.T @ more, torch.eye(more.shape[1], dtype=torch.float64), atol=1e-12, rtol=0)
+        assert held(more, gram) >= share - 1e-12
+        if more.shape[1] > memory.shape[1]:
+            assert held(more[:, :-1], gram) < share
+        memory = more
+
+
+@given(wide=sizes, share=shares, seed=seeds)
+def test_an_own_basis_is_the_smallest_set_of_columns_that_holds_its_share(wide, share, seed):
+    """Old columns and new ones compete; whatever is new and chosen is in the memory afterwards."""
+    first, second = drawn(12, wide, seed=seed), drawn(12, wide, seed=seed + 1)[:, torch.arange(wide).flip(0)]
+    memory, ids = own(torch.zeros(wide, 0, dtype=torch.float64), first.T @ first, share)
+    assert ids.tolist() == list(range(memory.shape[1]))
+    gram = second.T @ second
+    more, chosen = own(memory, gram, share)
+    energies = [held(more[:, i : i + 1], gram) for i in chosen.tolist()]
+
+    assert ids.dtype == chosen.dtype == torch.int32
+    assert set(range(memory.shape[1], more.shape[1])) <= set(chosen.tolist())
+    assert sum(energies) >= share - 1e-9
+    assert sum(energies) - min(energies) < share + 1e-9
+
+
+def test_the_strongest_new_direction_is_protected():
+    """Not the second strongest: this is where published code is off by one."""
+    memory = torch.eye(5, dtype=torch.float64)[:, :1]
+    gram = torch.diag(torch.tensor([1.0, 9.0, 4.0, 0.1, 0.0], dtype=torch.float64))
+    grows, (owns, ids) = grown(memory, gram, 0.6), own(memory, gram, 0.6)
+
+    for basis in (grows, owns):
+        torch.testing.assert_close(basis.abs(), torch.eye(5, dtype=torch.float64)[:, :2])
+    assert ids.tolist() == [1]
+
+
+def test_dropping_the_strongest_direction_is_caught(monkeypatch):
+    """The laws above are not empty: with the published mistake the share is missed."""
+    gram = torch.diag(torch.tensor([9.0, 4.0, 1.0], dtype=torch.float64))
+    right = projection.residual
+    monkeypatch.setattr(projection, "residual", lambda m, g: tuple(t[..., 1:] for t in right(m, g)))
+
+    assert held(grown(torch.zeros(3, 0, dtype=torch.float64), gram, 0.6), gram) < 0.6
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_nothing_and_everything(share):
+    """A share of 0 protects nothing; a share of 1 protects the span that is there, and no rounding errors."""
+    inputs = drawn(20, 3, seed=3) @ drawn(3, 8, seed=4)
+    basis = grown(torch.zeros(8, 0, dtype=torch.float64), inputs.T @ inputs, share)
+
+    assert basis.shape[1] == (3 if share else 0)
+    assert own(torch.zeros(8, 0, dtype=torch.float64), torch.zeros(8, 8, dtype=torch.float64), share)[1].tolist() == []
+
+
+@given(out=sizes, wide=sizes, rank=sizes, seed=seeds)
+def test_an_old_input_never_feels_an_update(out, wide, rank, seed):
+    """Whichever of the two products is taken: idempotent, never longer, and nothing is left inside the span."""
+    basis = orthonormal(wide, rank, seed)
+    update = drawn(out, wide, seed=seed + 1)
+    kept = Projector(basis)(update)
+
+    assert (kept @ basis).abs().max() <= 1e-12
+    torch.testing.assert_close(Projector(basis)(kept), kept, atol=1e-12, rtol=0)
+    torch.testing.assert_close(kept, update @ (torch.eye(wide, dtype=torch.float64) - basis @ basis.T))
+    assert kept.norm() <= update.norm() * (1 + 1e-12)
+    torch.testing.assert_close((update - kept).norm(), (update @ basis).norm())
+
+
+def test_both_products_are_used():
+    assert Projector(orthonormal(9, 2, 0)).full is None
+    assert Projector(orthonormal(9, 6, 0)).full is not None
+
+
+@given(count=st.integers(1, 20), wide=sizes, cut=st.integers(0, 20), seed=seeds)
+def test_a_gram_matrix_adds_up_over_batches(count, wide, cut, seed):
+    inputs = drawn(count, wide, seed=seed)
+    gram = None
+    for part in (inputs[:cut], inputs[cut:]):
+        gram = added(gram, part)
+
+    torch.testing.assert_close(gram, inputs.T @ inputs)
+
+
+@given(out=sizes, wide=sizes, rank=sizes, seed=seeds)
+def test_scaled_weights_are_their_formula(out, wide, rank, seed):
+    """W B (Q - I) B' added to W is W (I + B (Q - I) B'); Q = I adds nothing at all."""
+    weight, basis = drawn(out, wide, seed=seed), orthonormal(wide, rank, seed)
+    k = basis.shape[1]
+    q = torch.eye(k, dtype=torch.float64) + drawn(k, k, seed=seed + 1)
+    dense = weight @ (torch.eye(wide, dtype=torch.float64) + basis @ (q - torch.eye(k)) @ basis.T)
+
+    torch.testing.assert_close(weight + scaled(weight, basis, q - torch.eye(k)), dense)
+    assert torch.equal(weight + scaled(weight, basis, torch.zeros(k, k, dtype=torch.float64)), weight)
+
+
+def by_loop(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Patches one by one: sample, then row, then column."""
+    (up, left), (down, right) = layer.padding, layer.stride
+    height, wide = layer.kernel_size
+    padded = nn.functional.pad(x, (left, left, up, up))
+    found = []
+    for image in padded:
+        for top in range(0, image.shape[1] - height + 1, down):
+            across = range(0, image.shape[2] - wide + 1, right)
+            found += [image[:, top : top + height, side : side + wide].flatten() for side in across]
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), ((2, 3), (2, 1), (0, 2))])
+def test_a_convolution_is_a_product_with_patches(kernel, stride, padding, bias):
+    """Column for column those of a loop, and the product is what the layer says."""
+    layer = nn.Conv2d(2, 4, kernel, stride, padding, bias=bias).double()
+    x = drawn(3, 2, 6, 5, seed=0)
+    found = rows(layer, x)
+    said = found @ matrix(layer).T
+
+    assert torch.equal(found[:, : found.shape[1] - bias], by_loop(layer, x))
+    assert width(layer) == found.shape[1] == matrix(layer).shape[1]
+    torch.testing.assert_close(said, layer(x).permute(0, 2, 3, 1).reshape(-1, 4))
+    for name, part in parts(layer, matrix(layer)).items():
+        assert torch.equal(part, getattr(layer, name))
+
+
+def test_a_linear_layer_is_a_product_with_its_inputs_and_a_one():
+    layer, x = nn.Linear(4, 3).double(), drawn(5, 4, seed=1)
+
+    torch.testing.assert_close(rows(layer, x) @ matrix(layer).T, layer(x))
+
+
+def test_only_layers_that_train_are_looked_at_and_odd_convolutions_are_refused():
+    model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2), nn.LayerNorm(2))
+    assert list(layers(model)) == ["1"]
+    for odd in (
+        nn.Conv2d(2, 2, 1, groups=2),
+        nn.Conv2d(2, 2, 3, padding="same"),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
+    ):
+        with pytest.raises(ConfigError, match="matrices"):
+            layers(nn.Sequential(odd))

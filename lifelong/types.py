@@ -172,9 +172,13 @@ class Experience:
         if size < 1:
             raise DataError(f"a batch needs at least 1 sample, got size={size}")
         if not test:
-            self.register(labels)
+            labels.register(self.classes)
         if isinstance(data, Batch):
-            yield from self._indexed(data, size, generator, labels, skip)
+            known = self.encoded(data, labels)
+            if not test and len(known) and int(known.y.min()) < 0:  # labels that the classes do not name
+                self.register(labels)
+                known = self.encoded(data, labels)
+            yield from _indexed(known, size, generator, skip)
             return
         rows = batching.rows(data, generator, skip * size)
         for x, found, ids, tasks in batching.chunks(rows, size):
@@ -199,14 +203,12 @@ class Experience:
         task = data.task if self.task < 0 else torch.where(data.task < 0, self.task, data.task)
         return Batch(data.x, labels.encode(data.y, self.names), data.ids, task)
 
-    def _indexed(
-        self, data: Batch, size: int, generator: torch.Generator | None, labels: LabelMap, skip: int
-    ) -> Iterator[Batch]:
-        known = self.encoded(data, labels)
-        if generator is None:
-            for start in range(skip * size, len(known), size):
-                yield known[start : start + size]
-            return
-        order = torch.randperm(len(known), generator=generator).to(known.y.device)
+
+def _indexed(known: Batch, size: int, generator: torch.Generator | None, skip: int) -> Iterator[Batch]:
+    if generator is None:
         for start in range(skip * size, len(known), size):
-            yield known.take(order[start : start + size])
+            yield known[start : start + size]
+        return
+    order = torch.randperm(len(known), generator=generator).to(known.y.device)
+    for start in range(skip * size, len(known), size):
+        yield known.take(order[start : start + size])

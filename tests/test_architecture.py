@@ -95,7 +95,7 @@ LONGER = {
     "lifelong/cli.py": 260,
     "lifelong/commands/demo.py": 265,
     "lifelong/daemon.py": 290,
-    "lifelong/learning/learner.py": 315,
+    "lifelong/learning/learner.py": 320,
 }
 LONGEST_TEST = 760  # a test file may be longer, for it has no reader but who looks for one test
 IGNORES = 30  # lines with `type: ignore` in what is shipped

@@ -114,7 +114,8 @@ class Learner:
         while at["epoch"] < (epochs if self._parameters else 1):
             self._epoch(passed, on_step)
         self.strategy.end(self.model, experience)
-        self._rebuild()
+        if type(self.strategy).end is not Strategy.end:
+            self._rebuild()
         at.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
         if on_step:
             on_step()
@@ -237,7 +238,8 @@ class Learner:
             self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
         self._grow()
         self.strategy.begin(self.model, experience)
-        self._rebuild()  # what it lets train may have changed
+        if type(self.strategy).begin is not Strategy.begin:
+            self._rebuild()  # what it lets train may have changed
         self.position["open"] = 1
 
     def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
@@ -295,11 +297,13 @@ class Learner:
 
     def _rebuild(self) -> None:
         """Point the optimizer at the parameters that exist now; momenta follow by name."""
-        old = named_state(self._optimizer, self._parameters) if self._optimizer else {}
-        self._parameters, self._optimizer = trained(self.model), None
-        if self._parameters:
-            self._optimizer = self.optim.make(list(self._parameters.values()))
-            load_named_state(self._optimizer, self._parameters, old)
+        now, before = trained(self.model), self._parameters
+        if now.keys() != before.keys() or any(p is not before[name] for name, p in now.items()):
+            old = named_state(self._optimizer, before) if self._optimizer else {}
+            self._parameters = now
+            self._optimizer = self.optim.make(list(now.values())) if now else None
+            if self._optimizer:
+                load_named_state(self._optimizer, now, old)
         self._room = self.model.classes
         self._dtype, self._shape = (
             next((p.dtype for p in self.model.parameters()), torch.float32),

@@ -23,8 +23,8 @@ def test_ours_and_the_loop_by_hand_do_the_same_work():
     """One figure per line of the table; what was not measured is skipped, not zero."""
     seconds = engine.measure(small(), {"ours": engine.ours, "by_hand": engine.by_hand}, passes=2)
     assert {name: [len(parts) for parts in passes] for name, passes in seconds.items()} == {
-        "ours": [24, 24],
-        "by_hand": [24, 24],
+        "ours": [8, 8],
+        "by_hand": [8, 8],
     }
     rows = {row["name"]: row for row in engine.figures(seconds, ROWS)}
     assert rows["engine_ours_over_by_hand"]["holds"] in (True, False)

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -70,6 +70,7 @@ def test_equal_rows_do_no_harm(size: int, seed: int) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(tasks=st.integers(1, 6), width=st.integers(2, 12), seed=seeds)
+@example(tasks=6, width=3, seed=2966)  # rounding left a blocking multiplier above 0: the search did not end
 def test_gem_gives_the_nearest_gradient_that_agrees_with_every_experience(tasks: int, width: int, seed: int) -> None:
     """Optimality of the primal: feasible, a nonnegative mix away, and complementary."""
     g, past = drawn(width, seed=seed), drawn(tasks, width, seed=seed + 1)

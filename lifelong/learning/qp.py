@@ -42,7 +42,9 @@ def _descend(p: Tensor, q: Tensor, v: Tensor, free: Tensor) -> Tensor:
         below = free & (target <= 0)
         if not bool(below.any()):
             return target
-        step = (v[below] / (v[below] - target[below])).min()
-        v = v + step * (target - v)
+        room = torch.where(below & (v > 0), v / (v - target), torch.where(below, 0.0, torch.inf))
+        first = room.argmin()
+        v = v + room[first] * (target - v)
+        v[first] = 0.0  # by name: rounding may leave it positive, and the search would not end
         free &= v > 0
         v = torch.where(free, v, 0.0)

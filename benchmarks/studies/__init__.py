@@ -1,0 +1,5 @@
+"""The studies behind `benchmarks/claims.py`, one module per family of methods."""
+
+from studies.study import Study
+
+STUDIES: list[Study] = []

@@ -7,21 +7,19 @@ kill -9 the same command goes on from the last commit, and ends with the same bi
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any, final
 
 from lifelong import files
-from lifelong.errors import ConfigError, DataError, Locked
+from lifelong.errors import ConfigError, DataError
 from lifelong.learning import Learner
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.learning.learner import plain
+from lifelong.locks import FileLock
 from lifelong.release.gate import Gate
 from lifelong.release.registry import Registry
 from lifelong.release.report import Report
@@ -132,7 +130,7 @@ class Trainer:
             Stopped: `stop` was set.
         """
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.run_folder / ".lock"):
+        with FileLock(self.run_folder / ".lock", "wait for it or use another folder"):
             self._same_run()
             commits = Checkpoints(self.run_folder / "checkpoints")
             self._resume(commits)
@@ -261,21 +259,3 @@ def _readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
             found.append(registry.load(version))
             wanted.discard(found[-1].space.id)
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise Locked(
-                f"{path.parent} is being written by process {owner}; wait for it or use another folder"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

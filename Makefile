@@ -32,7 +32,7 @@ test: .venv/dev  ## Install, then run all tests
 	$(BIN)/python -m pytest
 
 fast: .venv/dev  ## The tests that take no time and start no process
-	$(BIN)/python -m pytest -m 'not slow and not e2e' --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m 'not slow and not e2e' --hypothesis-profile fast --numprocesses 2 --dist loadfile
 
 lint: .venv/dev  ## Style
 	$(BIN)/ruff check .

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lifelong.client import Client as Client
-    from lifelong.daemon import Plan as Plan
     from lifelong.daemon import Trainer as Trainer
     from lifelong.gallery.embedded import EmbeddedGallery as EmbeddedGallery
     from lifelong.labels import LabelMap as LabelMap
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from lifelong.learning import Strategy as Strategy
     from lifelong.models import Classifier as Classifier
     from lifelong.models import build as build
+    from lifelong.plan import Plan as Plan
     from lifelong.release.gate import Gate as Gate
     from lifelong.release.registry import Registry as Registry
     from lifelong.release.snapshot import Snapshot as Snapshot
@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "lifelong.client": ("Client",),
-    "lifelong.daemon": ("Plan", "Trainer"),
+    "lifelong.daemon": ("Trainer",),
     "lifelong.gallery.embedded": ("EmbeddedGallery",),
     "lifelong.labels": ("LabelMap",),
     "lifelong.learning": ("Chain", "Learner", "Needs", "Optim", "Strategy"),
     "lifelong.models": ("Classifier", "build"),
+    "lifelong.plan": ("Plan",),
     "lifelong.release.gate": ("Gate",),
     "lifelong.release.registry": ("Registry",),
     "lifelong.release.snapshot": ("Snapshot",),

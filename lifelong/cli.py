@@ -9,20 +9,9 @@ from typing import Any
 
 import click
 
+from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
+from lifelong.commands.registry_group import registry
 from lifelong.errors import LifelongError
-
-DATA_ROOT = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    envvar="LIFELONG_DATA",
-    help="Folder of data sets; without it, installed and packaged ones.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
-REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
-SETTINGS = click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the strategy; NAME.KEY=VALUE in a chain."
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -167,65 +156,6 @@ def data_get(**options: Any) -> None:  # noqa: ANN401
     show.data_get(**options)
 
 
-@cli.group()
-def registry() -> None:
-    """Look at versions, and choose the live one."""
-
-
-@registry.command("list")
-@REGISTRY
-@JSON
-def registry_list(**options: Any) -> None:  # noqa: ANN401
-    """List versions and what happened."""
-    from lifelong.commands import registry as command
-
-    command.listing(**options)
-
-
-@registry.command("show")
-@REGISTRY
-@click.argument("version", type=int)
-@JSON
-def registry_show(**options: Any) -> None:  # noqa: ANN401
-    """Show one version: its manifest and the gate's report."""
-    from lifelong.commands import registry as command
-
-    command.show(**options)
-
-
-@registry.command("promote")
-@REGISTRY
-@click.argument("version", type=int)
-@click.option("--why", default="", help="For the history.")
-def registry_promote(**options: Any) -> None:  # noqa: ANN401
-    """Make a version live after verifying it."""
-    from lifelong.commands import registry as command
-
-    command.promote(**options)
-
-
-@registry.command("rollback")
-@REGISTRY
-@click.option("--to", type=int, help="The version; without it, the one that was live before.")
-@click.option("--why", default="", help="For the history.")
-def registry_rollback(**options: Any) -> None:  # noqa: ANN401
-    """Go back to an earlier version."""
-    from lifelong.commands import registry as command
-
-    command.rollback(**options)
-
-
-@registry.command("verify")
-@REGISTRY
-@click.argument("version", type=int, required=False)
-@JSON
-def registry_verify(**options: Any) -> None:  # noqa: ANN401
-    """Check every file of one version, or of all; exit 5 if one is damaged."""
-    from lifelong.commands import registry as command
-
-    command.verify(**options)
-
-
 @cli.command()
 @REGISTRY
 @click.option("--measure", default="map", show_default=True, help="map or recall_at_1.")
@@ -236,6 +166,9 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     from lifelong.commands import compat as command
 
     command.run(**options)
+
+
+cli.add_command(registry)
 
 
 def main() -> None:

@@ -7,21 +7,20 @@ kill -9 the same command goes on from the last commit, and ends with the same bi
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event
 from typing import Any, final
 
 from lifelong import files
-from lifelong.errors import ConfigError, DataError, Locked
+from lifelong.errors import ConfigError, DataError
 from lifelong.learning import Learner
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.learning.learner import plain
+from lifelong.locks import FileLock
+from lifelong.plan import Plan, Progress
 from lifelong.release.gate import Gate
 from lifelong.release.registry import Registry
 from lifelong.release.report import Report
@@ -38,52 +37,6 @@ PROBE_ROWS = 8
 
 class Stopped(Exception):
     """The run was asked to stop; everything is committed."""
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a scenario is run.
-
-    Args:
-        epochs: Passes over each experience.
-        commit_every: Steps between two commits.
-        held_out: Share (0..1) of each experience's training samples that only the gate sees; the test samples are
-            for the report alone, nothing is ever decided on them.
-        publish_every: Experiences between two candidates (streams of many tiny experiences want more than 1).
-        max_accuracy_drop: See `lifelong.release.gate.Gate`.
-        max_forgetting: Likewise.
-        compatible: Likewise.
-        measure: Likewise.
-        seed: Of what is held out.
-    """
-
-    epochs: int = 1
-    commit_every: int = 50
-    held_out: float = 0.1
-    publish_every: int = 1
-    max_accuracy_drop: float = 0.02
-    max_forgetting: float = 0.05
-    compatible: bool = True
-    measure: str = "map"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.commit_every, self.publish_every) < 1:
-            raise ConfigError(
-                f"epochs, commit_every and publish_every must be at least 1, got {self.epochs}, "
-                f"{self.commit_every} and {self.publish_every}"
-            )
-
-
-@final
-@dataclass(slots=True)
-class Progress:
-    """What a run has to show: rows of the accuracy matrix, and what became of each candidate."""
-
-    matrix: list[list[float]] = field(default_factory=list)
-    versions: list[dict[str, Any]] = field(default_factory=list)
-    parent: int | None = None  # the version that was live when the last experience had been learned
 
 
 @final
@@ -132,7 +85,7 @@ class Trainer:
             Stopped: `stop` was set.
         """
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.run_folder / ".lock"):
+        with FileLock(self.run_folder / ".lock", "wait for it or use another folder"):
             self._same_run()
             commits = Checkpoints(self.run_folder / "checkpoints")
             self._resume(commits)
@@ -261,21 +214,3 @@ def _readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
             found.append(registry.load(version))
             wanted.discard(found[-1].space.id)
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the run's lock; the kernel frees it when the process dies, however it dies."""
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "unknown"
-            raise Locked(
-                f"{path.parent} is being written by process {owner}; wait for it or use another folder"
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

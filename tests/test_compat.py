@@ -6,9 +6,8 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score
 
 from lifelong.errors import DataError
 from lifelong.release import compat
@@ -31,7 +30,6 @@ def test_recall_on_five_points_with_a_duplicate():
     assert recall_at_1(queries, torch.tensor([1, 0, 1, 0]), gallery, labels) == 0.0
 
 
-@settings(deadline=None)
 @given(n=st.integers(1, 20), m=st.integers(1, 20), d=st.integers(1, 6), e=st.integers(1, 6), seed=st.integers(0, 2**31))
 def test_recall_is_that_of_zero_padded_cosine(n, m, d, e, seed):
     """Against an exhaustive search by FAISS over unit rows that were really padded with zeros."""
@@ -61,9 +59,11 @@ def test_average_precision_by_hand():
     assert mean_average_precision(query, torch.tensor([7]), gallery, right) == 0  # the gallery has none of it
 
 
-@settings(deadline=None)
+@pytest.mark.slow  # scikit-learn alone takes seconds to import
 @given(n=st.integers(1, 12), m=st.integers(1, 12), d=st.integers(1, 5), e=st.integers(1, 5), seed=st.integers(0, 2**31))
 def test_average_precision_is_that_of_scikit_learn(n, m, d, e, seed):
+    from sklearn.metrics import average_precision_score
+
     random = torch.Generator().manual_seed(seed)
     queries = torch.randn(n, d, generator=random, dtype=torch.float64)
     gallery = torch.randn(m, e, generator=random, dtype=torch.float64)
@@ -155,7 +155,6 @@ def test_the_published_seven_versions():
     assert s["bc"] == pytest.approx((0.042 + 0.048 + 0.028 + 0.0113 + 0.014 + 0.005) / 6)
 
 
-@settings(deadline=None)
 @given(size=st.integers(2, 8), value=st.floats(0, 1), seed=st.integers(0, 2**31))
 def test_identical_models_are_compatible_only_by_the_convention_of_ties(size, value, seed):
     own = torch.rand(size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from lifelong.checks import digest
-from lifelong.daemon import Plan, Stopped, Trainer
+from lifelong.daemon import Stopped, Trainer
 from lifelong.errors import ConfigError, DataError
 from lifelong.learning import Learner, Optim
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.models import build
+from lifelong.plan import Plan
 from lifelong.release.registry import Registry
 from lifelong.streams.scenarios import class_incremental, online
 from lifelong.types import Batch

@@ -52,6 +52,7 @@ def test_every_law_holds() -> None:
     assert [v.law for v in verdicts if v.outcome == "exempt"] == ["inert at zero"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"passes": 3}, {"decoder": "linear", "passes": 2}, {"top_k": 2, "even": False}])
 def test_it_resumes_exactly_with_other_arguments(arguments: dict[str, Any]) -> None:
     """Also in the middle of collecting samples for the keys, and of what further passes need."""
@@ -200,6 +201,7 @@ def final(made: Learner, stream: list[Experience], epochs: int) -> float:
     return sum(made.score(e) for e in stream) / len(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_toy_is_solved_where_a_linear_probe_forgets(seed: int) -> None:
     """Keys are placed by inputs without labels; each experience is passed over once, the probe passes 20 times."""
@@ -211,6 +213,7 @@ def test_the_toy_is_solved_where_a_linear_probe_forgets(seed: int) -> None:
     assert final(probe, stream, 20) < 0.4
 
 
+@pytest.mark.slow
 def test_what_is_learned_hardly_depends_on_the_order_of_classes() -> None:
     """Class by class, or all at once: the same pairs are met as often, and answers agree almost everywhere."""
     classes = list(range(10))

@@ -246,6 +246,7 @@ def test_the_quick_start_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert made["metrics"].acc_final(made["matrix"]) > 0.4  # chance is 0.1, naive training ends near 0.2
 
 
+@pytest.mark.slow
 def test_own_data_is_learned_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = blocks(page("docs/data.md"), "python")
     assert run(code, "own_data", monkeypatch)["learner"].labels.tolist() == ["ant", "bee", "cat", "dog"]

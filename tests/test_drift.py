@@ -12,6 +12,8 @@ from lifelong.learning import Learner, Optim
 from lifelong.models import build
 from lifelong.types import Batch, Experience
 
+pytestmark = pytest.mark.slow
+
 
 def drifting(count: int = 3) -> list[Experience]:
     """Four Gaussian classes, the features in a new order in each experience."""

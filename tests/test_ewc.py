@@ -30,7 +30,7 @@ def drawn(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pulls=st.integers(1, 5), seed=seeds)
 def test_separate_pulls_are_one_quadratic_up_to_a_constant(pulls: int, seed: int) -> None:
     """Same gradient everywhere as the plain sum, of a weight that grows by a row at each pull."""
@@ -49,7 +49,7 @@ def test_separate_pulls_are_one_quadratic_up_to_a_constant(pulls: int, seed: int
     assert not found[pulls:].any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(keep=st.floats(0, 1), seed=seeds)
 def test_a_moved_pull_is_decayed_and_starts_from_the_latest_weights(keep: float, seed: int) -> None:
     held, w, f = Quadratic(), drawn(3, 2, seed=seed), drawn(3, 2, seed=seed + 1).square()

@@ -37,7 +37,7 @@ def residuals(model: Classifier, batch: Batch) -> tuple[Tensor, Tensor]:
     return p, F.one_hot(batch.y, C).double() - p
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 12), size=st.integers(1, 13), seed=seeds)
 def test_the_empirical_fisher_of_logistic_regression_is_the_closed_form(count: int, size: int, seed: int) -> None:
     """Mean of (onehot - p)_c^2 x_d^2, however many samples are looked at at a time."""
@@ -49,7 +49,7 @@ def test_the_empirical_fisher_of_logistic_regression_is_the_closed_form(count: i
     torch.testing.assert_close(found["head.bias"], r.square().mean(0))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 12), size=st.integers(1, 13), seed=seeds)
 def test_the_expected_fisher_of_logistic_regression_is_the_closed_form(count: int, size: int, seed: int) -> None:
     """E over y ~ p of (onehot - p)_c^2 is p_c (1 - p_c); labels do not matter."""

@@ -44,7 +44,6 @@ def brute(p: Tensor, q: Tensor) -> float:
     return best
 
 
-@settings(max_examples=150, deadline=None)
 @given(size=st.integers(1, 7), width=st.integers(1, 9), scale=st.integers(-6, 6), seed=seeds)
 def test_the_programme_has_the_value_of_the_best_active_set(size: int, width: int, scale: int, seed: int) -> None:
     """Also with more rows than dimensions (a singular matrix), and whatever the unit of the gradients."""
@@ -58,7 +57,6 @@ def test_the_programme_has_the_value_of_the_best_active_set(size: int, width: in
     assert abs(value(p, q, v) - brute(p, q)) <= 1e-9 * unit
 
 
-@settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 6), seed=seeds)
 def test_equal_rows_do_no_harm(size: int, seed: int) -> None:
     row, b = drawn(1, 3, seed=seed), drawn(3, seed=seed + 1)
@@ -68,7 +66,6 @@ def test_equal_rows_do_no_harm(size: int, seed: int) -> None:
     torch.testing.assert_close(found.sum(), single.sum(), rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
 @given(tasks=st.integers(1, 6), width=st.integers(2, 12), seed=seeds)
 @example(tasks=6, width=3, seed=2966)  # rounding left a blocking multiplier above 0: the search did not end
 def test_gem_gives_the_nearest_gradient_that_agrees_with_every_experience(tasks: int, width: int, seed: int) -> None:
@@ -86,7 +83,6 @@ def test_gem_gives_the_nearest_gradient_that_agrees_with_every_experience(tasks:
     assert torch.equal(nearest(g, (past @ g).sign()[:, None] * past), g)  # all agree: untouched
 
 
-@settings(max_examples=50, deadline=None)
 @given(tasks=st.integers(1, 5), margin=st.floats(0, 2), seed=seeds)
 def test_a_margin_is_the_least_multiplier(tasks: int, margin: float, seed: int) -> None:
     g, past = drawn(12, seed=seed), drawn(tasks, 12, seed=seed + 1)
@@ -98,7 +94,6 @@ def test_a_margin_is_the_least_multiplier(tasks: int, margin: float, seed: int) 
     assert bool((v >= margin - 1e-7).all())
 
 
-@settings(max_examples=100, deadline=None)
 @given(width=st.integers(1, 300), seed=seeds)
 def test_after_agem_the_gradient_agrees_with_the_reference(width: int, seed: int) -> None:
     """In float32; one that agrees already is not touched; what is taken away is a multiple of the reference."""
@@ -157,7 +152,7 @@ def test_a_plain_step_follows_a_gradient_that_agrees_with_the_past(make) -> None
     assert min(products) >= -1e-4
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(capacity=st.integers(1, 20), sizes=st.lists(st.integers(1, 15), min_size=1, max_size=8), seed=seeds)
 def test_episodes_share_their_room_equally_and_the_oldest_go(capacity: int, sizes: list[int], seed: int) -> None:
     memory, shares = Episodes(capacity, seed), []

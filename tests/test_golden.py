@@ -13,7 +13,12 @@ spec.loader.exec_module(make)
 EXPECTED = json.loads(make.FILE.read_text())
 
 
-@pytest.mark.parametrize("name", make.STRATEGIES)
+FAST = "replay+simplex"  # two methods at once; the others are for `make test`
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n == FAST else pytest.mark.slow) for n in make.STRATEGIES]
+)
 def test_final_accuracy_is_the_recorded_one(name):
     """Two-sided: other processors add floats in another order, which moves this figure by less than 2 points."""
     assert make.final_accuracy(name) == pytest.approx(EXPECTED[name], abs=0.02)

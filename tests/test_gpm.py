@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from digits import permuted_digits
 from torch import nn
 
 from lifelong import checks
@@ -67,7 +67,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("backbone", [MLP, CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize("backbone", [MLP, pytest.param(CONV, marks=pytest.mark.slow)], ids=["mlp", "conv"])
 @pytest.mark.parametrize("kind", ["task-il", "domain-il"])
 @pytest.mark.parametrize("optim", OPTIMIZERS)
 def test_no_optimizer_leads_into_the_protected_span(optim, kind, backbone):
@@ -201,23 +201,10 @@ def test_every_law_holds():
     assert [v for v in checks.check(GPM) if v.outcome != "holds"] == []
 
 
-def permuted(tasks: int, seed: int) -> list[Experience]:
-    """The 8x8 digits under a new order of pixels per task."""
-    digits, random = load_digits(), torch.Generator().manual_seed(seed)
-    rows = torch.randperm(1797, generator=random)
-    x, y = torch.tensor(digits.data, dtype=torch.float32)[rows] / 16, torch.tensor(digits.target)[rows]
-    found = []
-    for task in range(tasks):
-        order = torch.randperm(64, generator=random) if task else torch.arange(64)
-        data = Batch.of(x[:, order], y)
-        found.append(Experience(task, f"p{task}", list(range(10)), data[:600], data[1200:], task=task))
-    return found
-
-
 def forgetting(strategy: Strategy, tasks: int = 3, seed: int = 0) -> float:
     """Mean loss of accuracy on a task from when it was learned to the end (a positive number is forgetting)."""
     made = learner(strategy, {"name": "mlp", "inputs": [64], "hidden": [64, 64]}, optim=Optim(lr=0.05))
-    experiences, learned = permuted(tasks, seed), []
+    experiences, learned = permuted_digits(tasks, seed), []
     for e in experiences:
         made.fit(e, 5)
         learned.append(made.score(e))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -17,7 +17,6 @@ from lifelong.types import Batch
 from strategies.icarl import ICaRL, herded
 
 
-@settings(max_examples=60, deadline=None)
 @given(size=st.integers(1, 12), count=st.integers(0, 14), width=st.integers(1, 5), seed=st.integers(0, 2**31))
 def test_herding_takes_the_row_that_brings_the_running_mean_nearest(
     size: int, count: int, width: int, seed: int

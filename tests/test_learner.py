@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from methods import strategies
 from torch import nn
 from torch.nn import functional as F
 
-from lifelong import plugins
 from lifelong.checks import digest
 from lifelong.errors import DataError
-from lifelong.learning import Chain, Learner, Optim, Strategy
+from lifelong.learning import Learner, Optim, Strategy
 from lifelong.learning.learner import plain
 from lifelong.models import build
 from lifelong.types import Batch, Experience, Output
 
 NAMES = ["ant", "bee", "cat", "dog", "elk", "fox"]
 PER_CLASS, SIZE = 10, 8
+STRATEGIES = strategies(8)
 STEPS = -(-2 * PER_CLASS // SIZE)  # per pass
 TASK_IL = SimpleNamespace(kind="task-il", provides={"task_id", "boundaries"})
 
@@ -45,23 +46,6 @@ def stream(form: str = "batch", count: int = 3) -> list[Experience]:
         held: Any = test if form == "batch" else [(x, NAMES[y]) for x, y in zip(test.x, test.y.tolist(), strict=True)]
         made.append(Experience(index, f"e{index}", [NAMES[c] for c in classes], data, held, task=index, names=names))
     return made
-
-
-def find(name: str, **arguments: Any) -> Strategy:
-    made: Strategy = plugins.find("strategy", name)(**arguments)
-    return made
-
-
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "naive": lambda: find("naive"),
-    "joint": lambda: find("joint"),
-    "replay": lambda: find("replay", capacity=12),
-    "balanced": lambda: find("replay", capacity=12, policy="balanced"),
-    "powerlaw": lambda: find("powerlaw", capacity=12),
-    "nmc": lambda: find("nmc"),
-    "simplex": lambda: find("simplex", classes=8),
-    "chain": lambda: Chain(find("simplex", classes=8), find("replay", capacity=12)),
-}
 
 
 def learner(strategy: Strategy | None = None, *, seed: int = 3, optim: Optim | None = None, **more: Any) -> Learner:

@@ -15,7 +15,7 @@ from lifelong.types import Batch
 from strategies.mas import MAS
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(count=st.integers(1, 9), size=st.integers(1, 10), seed=st.integers(0, 2**31))
 def test_the_sensitivity_of_a_linear_model_is_the_closed_form(count: int, size: int, seed: int) -> None:
     """d ||Wx + b||^2 / dW = 2 (Wx + b) x^T, absolute, mean over samples; labels do not matter."""

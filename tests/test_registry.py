@@ -329,7 +329,7 @@ STEPS = ["write_new", "commit_folder", "create_exclusive", "write_atomic", "sync
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize("nth", range(6))
+@pytest.mark.parametrize("nth", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6))])
 def test_a_publish_cut_off_at_any_step_is_completed_by_the_next(registry, monkeypatch, step, after, nth):
     """Before or after the nth call of each step that touches the disk; the reader sees version 1 or 2, whole."""
     filled(registry, 1)
@@ -448,7 +448,7 @@ def test_a_reader_never_sees_half_a_version(registry):
 
     threads = [threading.Thread(target=read) for _ in range(2)]
     [thread.start() for thread in threads]
-    for seed in range(15):
+    for seed in range(8):
         registry.publish(make(seed))
         registry.promote(max(1, seed // 2))
     done.set()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from methods import strategies
 
-from lifelong import plugins
 from lifelong.checks import Toy, digest, learner
 from lifelong.errors import ConfigError
-from lifelong.learning import Chain, Learner, Strategy
+from lifelong.learning import Learner, Strategy
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.models import build
 from lifelong.types import Experience
 
 SIZE, EPOCHS, STEPS = 16, 2, 2  # per pass: 20 samples
+STRATEGIES = strategies(64)
 
 
 class Items:
@@ -39,23 +40,6 @@ def stream(form: str = "batch", kind: str = "class-il") -> list[Experience]:
     return made
 
 
-def find(name: str, **arguments: Any) -> Strategy:
-    made: Strategy = plugins.find("strategy", name)(**arguments)
-    return made
-
-
-STRATEGIES: dict[str, Callable[[], Strategy]] = {
-    "naive": lambda: find("naive"),
-    "joint": lambda: find("joint"),
-    "replay": lambda: find("replay", capacity=12),
-    "balanced": lambda: find("replay", capacity=12, policy="balanced"),
-    "powerlaw": lambda: find("powerlaw", capacity=12),
-    "nmc": lambda: find("nmc"),
-    "simplex": lambda: find("simplex", classes=64),
-    "chain": lambda: Chain(find("simplex", classes=64), find("replay", capacity=12)),
-}
-
-
 class Killed(Exception):
     """In place of kill -9."""
 
@@ -76,7 +60,10 @@ def run(one: Learner, experiences: list[Experience], stop: int = -1, folder: Pat
     return calls
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+FAST = ("replay", "chain")  # a buffer with a generator, and states that are nested; the others are for `make test`
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in STRATEGIES])
 def test_a_run_killed_anywhere_and_restored_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     """First and last batch of a pass, of an experience, right after its end, and in the middle."""
     whole = learner(STRATEGIES[name]())

@@ -31,7 +31,7 @@ def head(width: int, ridge: float = 1.0) -> RidgeHead:
     return made
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     count=st.integers(0, 40),
     size=st.integers(1, 50),
@@ -56,7 +56,7 @@ def test_it_equals_the_batch_closed_form_whatever_the_order_and_the_batches(
     torch.testing.assert_close(made(x), h @ weight, rtol=1e-7, atol=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 30), width=st.sampled_from([0, 6]), seed=st.integers(0, 2**31))
 def test_forgetting_is_never_having_seen(count: int, width: int, seed: int) -> None:
     x, y = data(20, seed)

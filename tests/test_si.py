@@ -43,7 +43,7 @@ def descend(model: Bowl, strategy: SynapticIntelligence, steps: int, lr: float) 
     strategy.end(model, Experience(0, "bowl", [], NOTHING))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(a=st.floats(0.1, 2), b=st.floats(-3, 3), steps=st.integers(1, 20), lr=st.floats(0.01, 0.4))
 def test_the_path_integral_of_gradient_descent_on_a_quadratic(a: float, b: float, steps: int, lr: float) -> None:
     """By hand: w_t = b - b r^t with r = 1 - lr a, each step adds lr (a b r^t)^2, and w has moved by b (1 - r^T)."""
@@ -62,10 +62,10 @@ def test_with_small_steps_the_path_integral_is_the_fall_of_the_loss() -> None:
     """Equation 2 of the paper, weight by weight: each weight's part of the loss at the start minus at the end."""
     a, b = torch.tensor([1.0, 0.5]).double(), torch.tensor([2.0, -1.0]).double()
     model, strategy = Bowl(a, b), SynapticIntelligence(damping=1e-9)
-    descend(model, strategy, 4000, 0.001)
+    descend(model, strategy, 1000, 0.004)
     fall = (a * b.square() - a * (model.w.detach() - b).square()) / 2
 
-    torch.testing.assert_close(strategy.held.stiffness["w"] * model.w.detach().square(), fall, rtol=2e-3, atol=1e-6)
+    torch.testing.assert_close(strategy.held.stiffness["w"] * model.w.detach().square(), fall, rtol=8e-3, atol=1e-6)
 
 
 def test_the_own_pull_is_not_part_of_the_path() -> None:

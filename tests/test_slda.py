@@ -43,7 +43,7 @@ def closed_form(x: Tensor, y: Tensor, at: Tensor, s: float) -> Tensor:
     return -0.5 * torch.einsum("ncd,de,nce->nc", gaps, inverse, gaps)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(0, 40), size=st.integers(1, 50), s=st.floats(1e-3, 1), seed=st.integers(0, 2**31))
 def test_it_equals_the_batch_closed_form_whatever_the_order_and_the_batches(
     count: int, size: int, s: float, seed: int
@@ -60,7 +60,7 @@ def test_it_equals_the_batch_closed_form_whatever_the_order_and_the_batches(
     torch.testing.assert_close(found - found[:, :1], expected - expected[:, :1], rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(count=st.integers(1, 30), seed=st.integers(0, 2**31))
 def test_forgetting_is_never_having_seen(count: int, seed: int) -> None:
     x, y = data(20, seed)
@@ -76,6 +76,7 @@ def test_forgetting_is_never_having_seen(count: int, seed: int) -> None:
     torch.testing.assert_close(one(x), other(x), rtol=1e-7, atol=1e-7)
 
 
+@pytest.mark.slow  # scikit-learn takes seconds to import
 def test_it_predicts_what_scikit_learn_predicts() -> None:
     """Equal priors; their shrinkage also scales the identity by the mean variance: s is translated."""
     lda = pytest.importorskip("sklearn.discriminant_analysis")

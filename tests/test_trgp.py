@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sklearn.datasets import load_digits
+from digits import permuted_digits
 
 from lifelong import checks
 from lifelong.errors import ConfigError, DataError
@@ -64,7 +64,7 @@ def test_without_relations_it_ends_at_the_weights_of_gpm_bit_for_bit(monkeypatch
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-@pytest.mark.parametrize("backbone", [MLP, CONV], ids=["mlp", "conv"])
+@pytest.mark.parametrize("backbone", [MLP, pytest.param(CONV, marks=pytest.mark.slow)], ids=["mlp", "conv"])
 @pytest.mark.parametrize("kind", ["task-il", "domain-il"])
 @pytest.mark.parametrize("optim", [Optim(lr=0.05, momentum=0.9), Optim(name="adamw", lr=0.01, weight_decay=0.1)])
 def test_old_tasks_keep_their_answers(optim, kind, backbone):
@@ -196,25 +196,12 @@ def test_every_law_holds():
     assert [v for v in checks.check(TRGP) if v.outcome != "holds"] == []
 
 
-def permuted(tasks: int, seed: int) -> list[Experience]:
-    """The 8x8 digits under a new order of pixels per task."""
-    digits, random = load_digits(), torch.Generator().manual_seed(seed)
-    rows = torch.randperm(1797, generator=random)
-    x, y = torch.tensor(digits.data, dtype=torch.float32)[rows] / 16, torch.tensor(digits.target)[rows]
-    found = []
-    for task in range(tasks):
-        order = torch.randperm(64, generator=random) if task else torch.arange(64)
-        data = Batch.of(x[:, order], y)
-        found.append(Experience(task, f"p{task}", list(range(10)), data[:600], data[1200:], task=task))
-    return found
-
-
 @pytest.mark.slow
 def test_it_forgets_less_than_gpm_and_knows_more_in_the_end():
     ends = []
     for strategy in (GPM([0.95, 0.99, 0.99], 0), TRGP(threshold=[0.95, 0.99, 0.99], growth=0)):
         made = learner(strategy, {"name": "mlp", "inputs": [64], "hidden": [64, 64]}, optim=Optim(lr=0.05))
-        experiences, learned = permuted(4, seed=0), []
+        experiences, learned = permuted_digits(4, seed=0), []
         for e in experiences:
             made.fit(e, 5)
             learned.append(made.score(e))

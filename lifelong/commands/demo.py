@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
 
 from lifelong import files
 from lifelong.bench import metrics
@@ -29,12 +28,13 @@ from lifelong.commands.processes import end, free_port, wait
 from lifelong.commands.serve import command, environment
 from lifelong.commands.train import bar
 from lifelong.compose import model_spec, strategy
-from lifelong.daemon import Plan, Progress, Trainer
+from lifelong.daemon import Trainer
 from lifelong.data import DataSet, load
 from lifelong.errors import ConfigError, LifelongError, Unavailable
 from lifelong.gallery.embedded import FILE
 from lifelong.learning import Learner, Optim
-from lifelong.models import build, outputs
+from lifelong.models import build
+from lifelong.plan import Plan, Progress
 from lifelong.release.registry import Registry
 from lifelong.streams.scenarios import class_incremental, validation
 from lifelong.types import Batch
@@ -95,7 +95,7 @@ class Demo:
             stack.callback(lambda: end(*load))
             progress = self._train(registry, client, load, server)
             traffic = self._traffic(load[0])
-            searched = self._search_over_http(client)
+            searched = demo_report.found_over_http(client, self._test(), self.data.classes)
             rejected = client.versions()["rejected"]
         return self._result(registry, progress, traffic, searched, rejected)
 
@@ -142,9 +142,8 @@ class Demo:
             )
 
     def _load(self) -> subprocess.Popen[bytes]:
-        assert self.data.test is not None
-        rows = torch.linspace(0, len(self.data.test) - 1, QUERIES).long()
-        torch.save(self.data.test.x[rows], self.out / "queries.pt")
+        test = self._test()
+        torch.save(test.x[torch.linspace(0, len(test) - 1, QUERIES).long()], self.out / "queries.pt")
         line = [sys.executable, "-m", "lifelong.commands.demo_load", self.url, str(self.out / "registry")]
         with (self.out / "load.log").open("wb") as log:
             return subprocess.Popen(
@@ -193,20 +192,9 @@ class Demo:
         found: Answer = files.parse_json(files.read_file(report))
         return found
 
-    def _test(self) -> tuple[Batch, Tensor]:
+    def _test(self) -> Batch:
         assert self.data.test is not None
-        return self.data.test, self.data.test.y
-
-    def _search_over_http(self, client: Client) -> dict[str, float]:
-        """Return recall at 1 and at 10 of all test images over the live gallery, asked through the server."""
-        test, y = self._test()
-        first = right = 0
-        for start in range(0, len(test), 100):
-            wanted = [str(self.data.classes[c]) for c in y[start : start + 100].tolist()]
-            for hits, label in zip(client.search(test.x[start : start + 100], k=10)["hits"], wanted, strict=True):
-                found = [hit["payload"]["label"] for hit in hits]
-                first, right = first + (found[:1] == [label]), right + (label in found)
-        return {"recall_at_1": first / len(test), "recall_at_10": right / len(test)}
+        return self.data.test
 
     def _result(
         self, registry: Registry, progress: Progress, traffic: Answer, searched: dict[str, float], rejected: object
@@ -214,7 +202,7 @@ class Demo:
         snapshots = [registry.load(version) for version in registry.versions()]
         now = self._stored()
         changed = sum(now.get(key) != value for key, value in self.written.items())
-        test, _ = self._test()
+        test = self._test()
         matrices = {m: cross(snapshots, test, self.data.classes, m) for m in ("map", "recall_at_1")}
         models = [snapshot.build() for snapshot in snapshots]
         return {
@@ -235,7 +223,10 @@ class Demo:
             "cross_version": {m: [[v for v in row if v == v] for row in c.tolist()] for m, c in matrices.items()},
             "updates": {m: demo_report.updates(c) for m, c in matrices.items()},
             "search_over_http": searched,
-            "search": {**self._searched("compatible", models), **self._searched("plain", self._plain_models())},
+            "search": {
+                **demo_report.searched("compatible", models, self.rows, test),
+                **demo_report.searched("plain", self._plain_models(), self.rows, test),
+            },
             "data": self.data.facts(),
             "seed": self.seed,
         }
@@ -248,15 +239,3 @@ class Demo:
             models.append(build(learner.model.spec()).eval())
             models[-1].load_state_dict({k: v.clone() for k, v in learner.model.state_dict().items()})
         return models
-
-    def _searched(self, name: str, models: list[Any]) -> dict[str, dict[str, float]]:
-        """Return how the newest model finds rows as they were stored, and as it would store them itself."""
-        test, y = self._test()
-        queries = outputs(models[-1], test.x).features
-        stored = [outputs(m, batch.x).features for m, batch in zip(models, self.rows, strict=False)]
-        again = [outputs(models[-1], batch.x).features for batch in self.rows[: len(stored)]]
-        labels = [batch.y for batch in self.rows[: len(stored)]]
-        return {
-            f"{name}_as_stored": demo_report.search_quality(queries, y, stored, labels),
-            f"{name}_re-embedded": demo_report.search_quality(queries, y, again, labels),
-        }

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lifelong.client import Client
 from lifelong.commands import tables
+from lifelong.models import outputs
 from lifelong.release.compat import mean_average_precision, recall_at_1
+from lifelong.types import Batch
 
 
 def search_quality(
@@ -23,6 +26,36 @@ def search_quality(
         "recall_at_1": recall_at_1(queries, query_labels, rows, labels),
         "map": mean_average_precision(queries, query_labels, rows, labels),
     }
+
+
+def searched(name: str, models: Sequence[Any], rows: Sequence[Batch], test: Batch) -> dict[str, dict[str, float]]:
+    """Return how the newest model finds rows as they were stored, and as it would store them itself.
+
+    Args:
+        name: Of the models, for the answer.
+        models: One for each version, oldest first.
+        rows: What each version wrote.
+        test: The queries.
+    """
+    queries = outputs(models[-1], test.x).features
+    stored = [outputs(m, batch.x).features for m, batch in zip(models, rows, strict=False)]
+    again = [outputs(models[-1], batch.x).features for batch in rows[: len(stored)]]
+    labels = [batch.y for batch in rows[: len(stored)]]
+    return {
+        f"{name}_as_stored": search_quality(queries, test.y, stored, labels),
+        f"{name}_re-embedded": search_quality(queries, test.y, again, labels),
+    }
+
+
+def found_over_http(client: Client, test: Batch, classes: Sequence[object]) -> dict[str, float]:
+    """Return recall at 1 and at 10 of all `test` images over the live gallery, asked through the server."""
+    first = right = 0
+    for start in range(0, len(test), 100):
+        wanted = [str(classes[c]) for c in test.y[start : start + 100].tolist()]
+        for hits, label in zip(client.search(test.x[start : start + 100], k=10)["hits"], wanted, strict=True):
+            found = [hit["payload"]["label"] for hit in hits]
+            first, right = first + (found[:1] == [label]), right + (label in found)
+    return {"recall_at_1": first / len(test), "recall_at_10": right / len(test)}
 
 
 def updates(matrix: Tensor) -> list[dict[str, Any]]:

@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lifelong import compose
 from lifelong.bench import metrics
 from lifelong.commands import tables
-from lifelong.daemon import Plan, Stopped, Trainer
+from lifelong.daemon import Stopped, Trainer
 from lifelong.errors import ConfigError
 from lifelong.learning import Learner, Optim
 from lifelong.models import build
+from lifelong.plan import Plan
 from lifelong.release.registry import Registry
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario as make_scenario

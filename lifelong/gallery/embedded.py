@@ -36,7 +36,8 @@ from lifelong.errors import ArtifactError, ConfigError, DataError, Unavailable
 from lifelong.gallery import inputs
 from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
 from lifelong.gallery.memory import FrozenView, Memory
-from lifelong.gallery.store import Record, Store, WriterLock
+from lifelong.gallery.store import Record, Store
+from lifelong.locks import FileLock
 from lifelong.types import Space
 
 FILE = "items.sqlite"
@@ -219,9 +220,9 @@ class EmbeddedGallery:
             raise ConfigError(f"gallery {self.path} is open readonly; open it without readonly=True to write")
 
 
-def _lock(folder: Path) -> WriterLock:
+def _lock(folder: Path) -> FileLock:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return WriterLock(folder)
+        return FileLock(folder / "writer.lock", "stop it, or open readonly")
     except OSError as error:
         raise Unavailable(f"gallery {folder} cannot be written: {error}; check the path and permissions") from error

@@ -6,7 +6,6 @@ seen everything up to `n` reads `WHERE seq > n`, whether it follows a writer or 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -15,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
-from lifelong.errors import ArtifactError, Locked, NotFound, SpaceError, Unavailable
+from lifelong.errors import ArtifactError, NotFound, SpaceError, Unavailable
 from lifelong.gallery.inputs import Floats
 from lifelong.types import Space
 
@@ -42,37 +41,12 @@ Record = tuple[int, str, str | None, int | None, bytes | None, str | None]
 
 
 @final
-class WriterLock:
-    """The right to write into `folder`; it ends with `close()` or with the process, however that dies.
-
-    Raises:
-        Locked: Somebody else has it; the message names the process.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        path = folder / "writer.lock"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            owner = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(self._file)
-            raise Locked(f"gallery {folder} is written by process {owner}; stop it, or open readonly") from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
-
-    def close(self) -> None:
-        """Let the next writer in; the file stays, so that nobody locks a deleted one."""
-        os.close(self._file)
-
-
-@final
 class Store:
     """Rows in a file.
 
     Args:
         path: The SQLite file; made if it is not there, unless `readonly`.
-        readonly: Only read it; whoever writes is to hold the folder's `WriterLock`.
+        readonly: Only read it; whoever writes is to hold the folder's lock.
 
     Raises:
         NotFound: There is nothing to read at `path`.

@@ -6,7 +6,6 @@ events, and both can be read all the time.
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import final
 
 from lifelong import files
 from lifelong.errors import ArtifactError, DataError, NotFound
+from lifelong.locks import FileLock
 from lifelong.release.events import Event, EventLog
 from lifelong.release.report import Report
 
@@ -42,8 +42,7 @@ class Timeline:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Let one writer at a time move the pointer; the lock goes with its process, however that ends."""
-        with self._lock.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self._lock):
             for folder in (self.path.parent, self.log.folder):
                 files.sweep(folder)
             yield

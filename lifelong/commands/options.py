@@ -1,0 +1,20 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="LIFELONG_DATA",
+    help="Folder of data sets; without it, installed and packaged ones.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the strategy; NAME.KEY=VALUE in a chain."
+)

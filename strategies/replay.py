@@ -9,17 +9,16 @@ Checked: reservoir uniformity by chi-square, equal shares of the balanced memory
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 from torch import nn
 
-from lifelong.errors import ConfigError, UnknownName
-from lifelong.learning import ClassBalanced, Reservoir, Strategy
+from lifelong.errors import ConfigError
+from lifelong.learning import Strategy
+from lifelong.learning.buffers import make_buffer
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
-
-POLICIES = {"reservoir": Reservoir, "balanced": ClassBalanced}
 
 
 @final
@@ -36,12 +35,10 @@ class Replay(Strategy):
     strength = "ratio"
 
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, policy: str = "reservoir", seed: int = 0) -> None:
-        if policy not in POLICIES:
-            raise UnknownName.among("buffer policy", policy, POLICIES)
         if ratio < 0:
             raise ConfigError(f"ratio must be at least 0, got {ratio}")
         self.ratio, self.first = ratio, FirstPass()
-        self.memory: Any = POLICIES[policy](capacity, seed)
+        self.memory = make_buffer(policy, capacity, seed)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start counting the first pass."""

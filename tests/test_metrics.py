@@ -44,6 +44,8 @@ FULL = [
         # (.52+.75+.73+.60) / 4
         ("acc_final", 0.65, "0.650"),
         # (.90 + .75 + 2.17/3 + .65) / 4
+        # ages 4, 3, 2, 1: (.52/4 + .75/3 + .73/2 + .60) / (25/12) = 1.345 * 12/25
+        ("need_weighted", 1.345 * 12 / 25, "0.646"),
         ("acc_avg_incremental", (0.90 + 0.75 + 2.17 / 3 + 0.65) / 4, "0.756"),
     ],
 )
@@ -91,6 +93,23 @@ def test_anytime_seen_takes_moments_within_experiences():
         metrics.anytime_seen(A, [1, 1, 3])
 
 
+@pytest.mark.parametrize(
+    ("alpha", "value"),
+    [
+        (0.0, 0.65),  # acc_final
+        (2.0, (0.52 / 16 + 0.75 / 9 + 0.73 / 4 + 0.60) / (1 / 16 + 1 / 9 + 1 / 4 + 1)),
+        (500.0, 0.60),  # the youngest alone
+    ],
+)
+def test_need_fades_as_a_power_of_time(alpha, value):
+    """Only the last row counts; the youngest experience is 1 old, for it is the next moment that asks."""
+    assert metrics.need_weighted(DISAGREE, alpha) == pytest.approx(value, abs=1e-12)
+    with pytest.raises(DataError, match="finite alpha >= 0, got -1"):
+        metrics.need_weighted(DISAGREE, -1.0)
+    with pytest.raises(DataError, match=r"need_weighted needs R\[3\]\[1\]"):
+        metrics.need_weighted([*DISAGREE[:3], [0.52, None, 0.73, 0.60]])
+
+
 def test_tensors_arrays_and_lists_are_one():
     """The same numbers in any container give the same summary."""
     array = np.array(DISAGREE, dtype=float)
@@ -100,7 +119,7 @@ def test_tensors_arrays_and_lists_are_one():
 def test_one_experience_has_no_transfer():
     """With T = 1 there is an accuracy, and nothing to compare."""
     assert metrics.summary([[0.5]]) == dict.fromkeys(
-        ("acc_final", "acc_avg_incremental", "anytime_seen", "anytime_all"), 0.5
+        ("acc_final", "acc_avg_incremental", "anytime_seen", "anytime_all", "need_weighted"), 0.5
     )
     with pytest.raises(DataError, match="at least 2, got 1"):
         metrics.bwt_gem([[0.5]])
@@ -113,7 +132,7 @@ def test_a_missing_cell_is_named_and_never_guessed():
     for name in ("bwt_tri", "forgetting_chaudhry", "forgetting_max_incl_last", "acc_avg_incremental"):
         with pytest.raises(DataError, match=rf"{name} needs R\[2\]\[0\], which was not measured"):
             metrics.METRICS[name].function(holed)
-    assert set(metrics.summary(holed)) == {"acc_final", "bwt_gem", "forgetting_first_last"}
+    assert set(metrics.summary(holed)) == {"acc_final", "bwt_gem", "forgetting_first_last", "need_weighted"}
     with pytest.raises(DataError, match=r"fwt_gem needs b\[2\]"):
         metrics.fwt_gem(FULL, [0.1, 0.1, None, 0.1])
 

@@ -10,6 +10,7 @@ References:
     iCaRL: Rebuffi et al. 2017, "iCaRL: Incremental Classifier and Representation Learning".
     Forget: Diaz-Rodriguez et al. 2018, "Don't forget, there is more than forgetting: new metrics for CL".
     ER-ACE: Caccia et al. 2022, "New Insights on Reducing Abrupt Representation Change in Online Continual Learning".
+    Gandhi: Gandhi et al. 2024, "Natural Mitigation of Catastrophic Interference" (the environment; our definition).
     Gama: Gama, Sebastiao & Rodrigues 2013, "On evaluating stream learning algorithms".
 """
 
@@ -142,6 +143,24 @@ def ttt(R: Matrix, b: Sequence[float] | Floats) -> float:
     return float((base[0] + sum(R[cell] for cell in ahead)) / len(R))
 
 
+def need_weighted(R: Matrix, alpha: float = 1.0) -> float:
+    """Return sum_j p_j R[n][j], p_j ~ (T - j) ** -alpha: accuracy where need fades as a power of time. (Gandhi).
+
+    T - j is how long ago experience j was learned, seen from the one that would come next: the youngest counts most.
+
+    Args:
+        R: Accuracy matrix `[T, T]`; only the last row is used.
+        alpha: Decay of the need, >= 0; 0 is `acc_final`.
+    """
+    R = square(R)
+    if not 0 <= alpha < np.inf:
+        raise DataError(f"the need of older experiences decays by a finite alpha >= 0, got {alpha}")
+    n = len(R) - 1
+    require("need_weighted", R, [(n, j) for j in range(n + 1)])
+    weight = np.arange(n + 1, 0, -1, dtype=np.float64) ** -alpha
+    return float(weight @ R[n] / weight.sum())
+
+
 class Metric(NamedTuple):
     """One row of `METRICS`: how to compute it, what it says in one line, and where it is defined."""
 
@@ -163,6 +182,7 @@ METRICS: dict[str, Metric] = {
     "fwt_gem": Metric(fwt_gem, "first upper diagonal minus untrained", "Lopez-Paz & Ranzato 2017, eq. 4"),
     "anytime_seen": Metric(anytime_seen, "seen part of each moment, averaged", "Caccia et al. 2022"),
     "anytime_all": Metric(anytime_all, "all experiences at each moment, averaged", "CapyMOA, OCLMetrics"),
+    "need_weighted": Metric(need_weighted, "last row, weighted by 1 / age", "Gandhi et al. 2024"),
     "ttt": Metric(ttt, "each experience tested just before it is learned", "Gama et al. 2013"),
 }
 BASED = frozenset({"fwt_gem", "ttt"})  # need the accuracies b of the untrained model
@@ -180,7 +200,7 @@ def summary(R: Matrix, b: Sequence[float] | Floats | None = None) -> dict[str, f
 
     >>> sorted(summary([[0.9, None], [0.5, 0.75]]))  # doctest: +NORMALIZE_WHITESPACE
     ['acc_avg_incremental', 'acc_final', 'anytime_seen', 'bwt_gem', 'bwt_tri', 'forgetting_chaudhry',
-     'forgetting_first_last', 'forgetting_max_incl_last']
+     'forgetting_first_last', 'forgetting_max_incl_last', 'need_weighted']
     """
     R = square(R)
     base = None if b is None else row(b, len(R))

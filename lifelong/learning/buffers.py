@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, UnknownName
 from lifelong.types import Batch
 
 State = dict[str, Any]
@@ -101,6 +102,10 @@ class Reservoir:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""
         return self.store.all.take(draw_rows(len(self.store), count, self.random))
 
+    def shuffled(self) -> Batch:
+        """Return all samples in a drawn order; any first of them are a uniform sample again."""
+        return self.store.all.take(torch.randperm(len(self), generator=self.random))
+
     def state(self) -> State:
         """Return samples, counters and the generator's state."""
         return {"store": self.store.state(), "seen": self.seen, "random": self.random.get_state()}
@@ -134,20 +139,29 @@ class ClassBalanced:
     def __len__(self) -> int:
         return len(self.store)
 
-    def add(self, batch: Batch) -> None:
-        """Offer `batch` to the memory."""
+    def add(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Offer `batch` to the memory; return the rows it took, and which of its samples are there now."""
         slots: dict[int, int] = {}  # row -> sample of this batch; a later sample may take a row over
         for i, label in enumerate(batch.y.tolist()):
             row = self._row_for(label)
             if row is not None:
                 slots[row] = i
+        taken, rows = (torch.tensor(list(one), dtype=torch.int64) for one in (slots, slots.values()))
         if slots:
-            rows = torch.tensor(list(slots.values()), device=batch.y.device)
-            self.store.write(torch.tensor(list(slots)), batch.take(rows))
+            self.store.write(taken, batch.take(rows.to(batch.y.device)))
+        return taken, rows
 
     def draw(self, count: int) -> Batch:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""
         return self.store.all.take(draw_rows(len(self.store), count, self.random))
+
+    def shuffled(self) -> Batch:
+        """Return all samples in a drawn order, the classes taking turns; any first of them are balanced again."""
+        drawn = torch.randperm(len(self), generator=self.random)
+        y, turn = self.store.all.y[drawn], torch.empty_like(drawn)
+        for label in y.unique():
+            turn[y == label] = torch.arange(int((y == label).sum()))
+        return self.store.all.take(drawn[turn.argsort(stable=True)])
 
     def state(self) -> State:
         """Return samples, rows by class, counters and the generator's state."""
@@ -183,6 +197,20 @@ class ClassBalanced:
 
     def _below(self, limit: int) -> int:
         return int(torch.randint(limit, (1,), generator=self.random))
+
+
+POLICIES: Mapping[str, type[Reservoir] | type[ClassBalanced]] = {"reservoir": Reservoir, "balanced": ClassBalanced}
+
+
+def make_buffer(policy: str, capacity: int, seed: int = 0) -> Reservoir | ClassBalanced:
+    """Return a memory for up to `capacity` samples that keeps what its `policy`, a key of `POLICIES`, says.
+
+    Raises:
+        UnknownName: No policy is called so.
+    """
+    if policy not in POLICIES:
+        raise UnknownName.among("buffer policy", policy, POLICIES)
+    return POLICIES[policy](capacity, seed)
 
 
 def draw_rows(size: int, count: int, random: torch.Generator) -> Tensor:

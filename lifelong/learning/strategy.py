@@ -66,7 +66,7 @@ class Needs:
 class Strategy:
     """A method of continual learning. Subclass once, mark the subclass final, override what it changes."""
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()  # of the class, or of one instance where its arguments decide
     keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why

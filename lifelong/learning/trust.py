@@ -34,7 +34,7 @@ def related(record: Record, gradient_OI: Tensor, older: Collection[int], least: 
     if not older or not size:
         return []
     energy = (gradient_OI @ record.memory).square().sum(0)  # |g b|^2 of each column: one product for all tasks
-    counts = torch.tensor([len(record.own[t]) for t in older])
+    counts = torch.tensor([record.own[t].numel() for t in older])
     columns = torch.cat([record.own[t] for t in older]).long().to(energy.device)
     owner = torch.arange(len(older)).repeat_interleave(counts).to(energy.device)
     shares = energy.new_zeros(len(older)).index_add_(0, owner, energy[columns]).sqrt()

@@ -12,6 +12,7 @@ from lifelong.errors import DataError
 
 Label = str | int
 TABLE = 1 << 16  # labels below this are looked up in a table
+FEW = 64  # as many labels are looked up one by one: less than the calls that a table takes
 
 
 def plain_label(label: object) -> Label:
@@ -42,6 +43,8 @@ def named(values: Sequence[int], names: Sequence[Label] | None) -> list[Label]:
 
 def distinct(labels: Tensor) -> list[int]:
     """Return the different values of integer labels `[N]`, ascending; small ones are counted, not sorted."""
+    if len(labels) <= FEW:
+        return sorted({int(v) for v in labels.tolist()})
     if len(labels) and int(labels.min()) >= 0 and int(labels.max()) < TABLE:
         return [int(v) for v in labels.long().bincount().nonzero().flatten().tolist()]
     return [int(v) for v in labels.unique().tolist()]
@@ -99,6 +102,9 @@ class LabelMap:
             return torch.tensor([self.index(label) for label in labels], dtype=torch.int64)
         if labels.is_floating_point() or labels.dim() != 1:
             raise DataError(f"labels must be integers of shape [N], got {labels.dtype} of shape {list(labels.shape)}")
+        if len(labels) <= FEW:
+            few = [self._index.get(label, -1) for label in named([int(v) for v in labels.tolist()], names)]
+            return torch.tensor(few, dtype=torch.int64, device=labels.device)
         values = distinct(labels)
         found = torch.tensor([self.index(label) for label in named(values, names)], dtype=torch.int64)
         found = found.to(labels.device)

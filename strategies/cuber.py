@@ -200,8 +200,8 @@ class CUBER(Strategy):
         record = self.trust.scaling.records[name]
         if not self.anchors.get(name):
             return record.memory
-        held = [record.own[t].long() for t, regime in self.regimes(name).items() if regime != "R3"]
-        ids = torch.cat(held).unique() if held else torch.zeros(0, dtype=torch.int64)
+        held = [record.own[t] for t, regime in self.regimes(name).items() if regime != "R3"]
+        ids = torch.cat(held).long().unique() if held else torch.zeros(0, dtype=torch.int64)
         return record.memory[:, ids.to(record.memory.device)]
 
 

@@ -62,7 +62,7 @@ class GEM(Strategy):
     def project(self, model: nn.Module) -> None:
         """Turn the gradient if it disagrees with that of any finished experience."""
         if len(self.memory):
-            past = torch.stack([gradients.of_loss(model, batch) for batch in self.memory.finished])
+            past = gradients.of_losses(model, self.memory.finished)
             gradients.replace(model, nearest(gradients.current(model), past, self.margin))
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:

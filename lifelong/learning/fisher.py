@@ -1,7 +1,8 @@
 """Gradients of single samples, squared or not: what EWC, MAS and selective unlearning call importance.
 
 A mean of squared gradients is not the square of a mean gradient: the latter depends on how samples were batched. All
-functions here look at one sample at a time (vectorised), so the batch size changes the time and nothing else.
+functions here look at one sample at a time (vectorised, or by `lifelong.learning.outer` where all weights are in linear
+layers), so the batch size changes the time and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError, DataError, UnknownName
 from lifelong.learning.optimizers import trained
+from lifelong.learning.outer import summed
 from lifelong.types import Batch, Output
 
 MODES = ("empirical", "expected")
@@ -91,8 +93,11 @@ def mean_gradient(
     model.eval()
     for start in range(0, len(batch), size):
         rows = batch[start : start + size].to(_device(model))
-        for name, g in each(weights, rows.x, rows.y, rows.task).items():
-            total[name] += fold(g).sum(0)
+        part = summed(model, rows, value, fold)
+        if part is None:
+            part = {name: fold(g).sum(0) for name, g in each(weights, rows.x, rows.y, rows.task).items()}
+        for name, folded in part.items():
+            total[name] += folded
     model.train(training)
     return {name: t / len(batch) for name, t in total.items()}
 

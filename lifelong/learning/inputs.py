@@ -22,11 +22,25 @@ def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
 
 
 def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:
-    """Return a mask `[T + 1, C]`: row t allows the class indices of task t, the last row (task -1) allows all."""
-    mask = torch.zeros(max(tasks, default=-1) + 2, classes, dtype=torch.bool)
+    """Return a mask `[M, C]`: row t allows the class indices of task t, the last row (task -1) allows all.
+
+    There are rows for as many tasks again (they allow nothing yet), so that `allowed` can fill them in.
+    """
+    mask = torch.zeros(2 * max(tasks, default=-1) + 4, classes, dtype=torch.bool)
     mask[-1] = True
     for task, own in tasks.items():
         mask[task, own] = True
+    return mask
+
+
+def allowed(mask: Tensor | None, task: int, own: Sequence[int]) -> Tensor | None:
+    """Return `mask` with the classes of a task filled in, or None if it has no room for them and must be made anew.
+
+    So a new task costs the same however many came before it.
+    """
+    if mask is None or task + 1 >= len(mask) or max(own, default=-1) >= mask.shape[1]:
+        return None
+    mask[task, list(own)] = True
     return mask
 
 

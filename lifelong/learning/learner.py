@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
-from lifelong.learning.inputs import check_inputs, task_mask
+from lifelong.learning.inputs import allowed, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
@@ -215,7 +215,7 @@ class Learner:
             ConfigError: The state is of another model or strategy.
         """
         self.labels = LabelMap(state["labels"])
-        self.tasks = {int(k): list(v) for k, v in state["tasks"].items()}
+        self.tasks, self._mask = {int(k): list(v) for k, v in state["tasks"].items()}, None
         self._grow()
         try:
             self.model.load_state_dict(state["model"])
@@ -235,11 +235,11 @@ class Learner:
         if self.by_task:
             known = self.tasks.get(experience.task, [])
             new = [self.labels.index(c) for c in experience.classes]
-            self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
+            own = self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
+            self._mask = allowed(self._mask, experience.task, own)
         self._grow()
         self.strategy.begin(self.model, experience)
-        if type(self.strategy).begin is not Strategy.begin:
-            self._rebuild()  # what it lets train may have changed
+        self._rebuild()  # what trains may have changed, by the strategy or by hand
         self.position["open"] = 1
 
     def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
@@ -248,7 +248,8 @@ class Learner:
             self.random.set_state(self._epoch_start)  # draw the same order again, then leave out what is done
         else:
             self._epoch_start = self.random.get_state()
-        self.model.train()
+        if not self.model.training:  # a walk over all modules
+            self.model.train()
         skip, size, order = at["batch"], self.batch_size, self.random if self.shuffle else None
         for batch in experience.batches(size, order, self.labels, skip=skip, check=self._check):
             self.step(batch)
@@ -293,7 +294,8 @@ class Learner:
 
     def _grow(self) -> None:
         self.model.grow(len(self.labels))
-        self._rebuild()
+        if self.model.classes != self._room:
+            self._rebuild()
 
     def _rebuild(self) -> None:
         """Point the optimizer at the parameters that exist now; momenta follow by name."""
@@ -309,7 +311,8 @@ class Learner:
             next((p.dtype for p in self.model.parameters()), torch.float32),
             self.model.input_shape,
         )
-        self._mask = task_mask(self.tasks, self._room).to(self.device) if self.by_task else None
+        if self.by_task and (self._mask is None or self._mask.shape[1] != self._room):
+            self._mask = task_mask(self.tasks, self._room).to(self.device)
 
 
 def plain(learner: Learner) -> dict[str, Any]:

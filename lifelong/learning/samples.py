@@ -90,7 +90,7 @@ class Episodes:
         if taken is not None:
             every = [*self.finished, taken.to("cpu")][-self.capacity :]
             share = self.capacity // len(every)
-            self.finished = [batch.take(torch.arange(min(share, len(batch)))) for batch in every]
+            self.finished = [batch.take(torch.arange(share)) if len(batch) > share else batch for batch in every]
 
     def draw(self, count: int) -> Batch:
         """Return `count` samples of all finished experiences, without repeats as long as there are enough."""

@@ -30,9 +30,16 @@ def related(record: Record, gradient_OI: Tensor, older: Collection[int], least: 
         least: Share |g B| / |g| that is enough.
         most: How many to choose.
     """
-    size = float(gradient_OI.norm())
-    share = {t: float((gradient_OI @ record.basis(t)).norm()) for t in older}
-    enough = [t for t in older if size > 0 and share[t] >= least * size]
+    size, older = float(gradient_OI.norm()), list(older)
+    if not older or not size:
+        return []
+    energy = (gradient_OI @ record.memory).square().sum(0)  # |g b|^2 of each column: one product for all tasks
+    counts = torch.tensor([record.own[t].numel() for t in older])
+    columns = torch.cat([record.own[t] for t in older]).long().to(energy.device)
+    owner = torch.arange(len(older)).repeat_interleave(counts).to(energy.device)
+    shares = energy.new_zeros(len(older)).index_add_(0, owner, energy[columns]).sqrt()
+    share = dict(zip(older, shares.tolist(), strict=True))
+    enough = [t for t in older if share[t] >= least * size]
     return sorted(enough, key=lambda t: (-share[t], t))[:most]
 
 

@@ -77,7 +77,7 @@ class Scaling(nn.Module):
         for name, layer in layers(model).items():
             record = self.records[name]
             record.related[task] = []
-            room = max((len(ids) for ids in record.own.values()), default=0)
+            room = max((ids.numel() for ids in record.own.values()), default=0)
             if room:
                 zeros = layer.weight.detach().new_zeros(self.most, room, room)
                 self.register_parameter(_key(name, task), nn.Parameter(zeros))

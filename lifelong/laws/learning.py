@@ -1,0 +1,62 @@
+"""Laws about learning: new labels, refusals, and being better than nothing."""
+
+from __future__ import annotations
+
+import torch
+
+from lifelong.errors import ConfigError, DataError
+from lifelong.learning import Learner, Strategy
+from lifelong.trial import WIDTH, Make, Toy, digest, kind, learner, trained
+from lifelong.types import Batch
+
+
+def new_labels(make: Make) -> str | None:
+    """Classes that appear in mid-stream are learned, and old class indices keep their meaning."""
+    made = learner(make(), kind(make))
+    seen: list[object] = []
+    for experience in Toy(kind(make)).experiences(3):
+        made.fit(experience, 4)
+        assert made.labels.tolist()[: len(seen)] == seen, "an old class index changed its meaning"
+        seen = list(made.labels.tolist())
+        assert made.score(experience) > 0, f"nothing of {experience.name} is predicted right after learning it"
+    return None
+
+
+def nan_refused(make: Make) -> str | None:
+    """A batch with NaN is refused with a `DataError`, and nothing has changed."""
+    made = trained(make)
+    before = digest(made.state())
+    x = torch.full((4, WIDTH), torch.nan)
+    try:
+        made.step(Batch.of(x, torch.zeros(4, dtype=torch.int64)))
+    except DataError:
+        assert before == digest(made.state()), "the refused batch left a trace"
+        return None
+    raise AssertionError("a batch of NaN was learned")
+
+
+def needs_enforced(make: Make) -> str | None:
+    """A scenario that does not provide what it needs, or that it is not meant for, is refused at construction."""
+    needs = make().needs
+    poor = Toy("online", frozenset())
+    wants = needs.boundaries or needs.task_id or needs.known_classes or needs.epochs or "online" not in needs.scenarios
+    try:
+        Learner(learner(Strategy()).model, make(), setting=poor)
+    except ConfigError:
+        assert wants, "it refuses an online stream, and declares no need that would explain it"
+        return None
+    assert not wants, "it accepts an online stream that does not provide what it needs"
+    return None
+
+
+def beats_naive(make: Make) -> str | None:
+    """In a scenario that it is meant for, it keeps more than naive training does."""
+    scores = []
+    for maker in (Strategy, make):
+        made = learner(maker(), kind(make))
+        stream = list(Toy(kind(make)).experiences(3))
+        for experience in stream:
+            made.fit(experience, 4)
+        scores.append(sum(made.score(e) for e in stream) / len(stream))
+    assert scores[1] > scores[0], f"final mean accuracy {scores[1]:.3f}, naive training has {scores[0]:.3f}"
+    return None

@@ -1,0 +1,70 @@
+"""Folded gradients of single samples in one backward pass, for models whose weights are all in linear layers.
+
+A sample's gradient by a linear layer's weight is the outer product of the slope at the layer's output and its input.
+The square (or size) of an outer product is the outer product of the squares (or sizes), so their sum over samples is
+one matrix product of what an ordinary backward pass has at hand. No gradient of a single sample is ever written out.
+
+Source: Goodfellow 2015, "Efficient Per-Example Gradient Computations".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from lifelong.learning.optimizers import trained
+from lifelong.models.heads import LinearHead
+from lifelong.types import Batch, Output
+
+FOLDS = (torch.square, torch.abs)  # fold(d * a) is fold(d) * fold(a)
+
+
+def summed(
+    model: nn.Module, rows: Batch, value: Callable[[Output, Tensor], Tensor], fold: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor] | None:
+    """Return the sum over samples of `fold(d value / d w)` for each trained parameter w, by name.
+
+    Args:
+        model: Looks at each sample by itself (no batch statistics).
+        rows: N samples on the model's device.
+        value: Of one sample: its output and class index -> scalar.
+        fold: One of `FOLDS`.
+
+    Returns:
+        None if that cannot be had this way: weights elsewhere than in linear layers, or a layer that did not
+        see each sample once.
+    """
+    weights = trained(model)
+    parts = {name.rpartition(".")[0] for name in weights}
+    layers = {name: m for name, m in model.named_modules() if name in parts}
+    linear = {name: m for name, m in layers.items() if isinstance(m, nn.Linear | LinearHead)}
+    mine = {f"{name}.{part}" for name, m in linear.items() for part, _ in m.named_parameters(recurse=False)}
+    every = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    if fold not in FOLDS or mine != every:  # a weight under two names is used twice
+        return None
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+
+    def note(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[name].append((inputs[0].detach(), output))
+
+    hooks = [layer.register_forward_hook(partial(note, name)) for name, layer in layers.items()]
+    try:
+        with torch.enable_grad():
+            out = model(rows.x, rows.task)
+            total = vmap(lambda z, logits, y: value(Output(z, logits), y))(out.features, out.logits, rows.y).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not all(len(calls) == 1 and calls[0][0].dim() == 2 for calls in seen.values()):
+        return None
+    slopes = torch.autograd.grad(total, [calls[0][1] for calls in seen.values()])
+    found: dict[str, Tensor] = {}
+    for (name, [(given, _)]), slope in zip(seen.items(), slopes, strict=True):
+        folded = fold(slope)
+        found[f"{name}.weight"] = folded.T @ fold(given)
+        found[f"{name}.bias"] = folded.sum(0)
+    return {name: found[name] for name in weights}

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
-from lifelong.learning.projection import Projector
-from lifelong.learning.protection import Energy, freeze_others, keep
+from lifelong.learning.protection import Energy
 from lifelong.learning.strategy import State
 from lifelong.learning.trust import Trust, related
 from lifelong.types import Batch, Experience, Output
@@ -57,7 +56,6 @@ class TRGP(Strategy):
             raise ConfigError(f"eps must be at least 0, got {eps}")
         self.eps = eps
         self.trust = Trust(Energy(threshold, growth), samples, looks, seed)
-        self.projectors: dict[str, Projector] = {}
 
     def adapt(self, model: nn.Module) -> None:
         """Give the model a place for weights by task."""
@@ -66,7 +64,6 @@ class TRGP(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a new task; it must carry an id of its own."""
         self.trust.begin(model, experience)
-        self.projectors = {}
 
     def project(self, model: nn.Module) -> None:
         """Look at the first gradients, then choose the related tasks of each layer."""
@@ -78,11 +75,7 @@ class TRGP(Strategy):
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""
-        if self.trust.outputs:
-            records = self.trust.scaling.records.items()
-            self.projectors = self.projectors or {name: Projector(r.memory) for name, r in records}
-            keep(model, before, self.projectors, self.trust.outputs)
-            freeze_others(model, before)
+        self.trust.hold(model, before)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the task's sample, once each."""
@@ -99,7 +92,6 @@ class TRGP(Strategy):
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
         self.trust.restore(state)
-        self.projectors = {}
 
     def summary(self) -> dict[str, float]:
         """Return how much of the input space is protected, and how many relations the last task has."""

@@ -191,7 +191,7 @@ def test_scaled_weights_in_training_and_their_gradients_are_those_of_the_formula
     mask = None if free is None else torch.isin(torch.arange(5), torch.tensor(free))
     weights = [layer.weight] + ([layer.bias] if bias else [])
     held = follow(layer, memory, layer.weight.new_zeros(0, 0))
-    weight, shift = scaled_now(layer, offsets, held, Along.of(memory, bases), outputs, mask)
+    weight, shift = scaled_now(layer, offsets, held, Along.of(memory, bases, [0.5, 0.25]), outputs, mask)
     made = torch.cat([weight, shift[:, None]], 1) if bias else weight
     found = torch.autograd.grad((made * other).sum(), [*weights, offsets])
 
@@ -201,9 +201,9 @@ def test_scaled_weights_in_training_and_their_gradients_are_those_of_the_formula
     moves[:, [] if free is None else free] = True
     known = torch.where(moves, known, known.detach())
     expected = matrix(layer)
-    for basis, block in zip(bases, offsets, strict=True):
+    for basis, block, unit in zip(bases, offsets, [0.5, 0.25], strict=True):
         k = len(basis)
-        expected = expected + known[:, basis] @ block[:k, :k] @ memory[:, basis].T
+        expected = expected + unit * known[:, basis] @ block[:k, :k] @ memory[:, basis].T
     torch.testing.assert_close(made, expected)
     for ours, theirs in zip(found, torch.autograd.grad((expected * other).sum(), [*weights, offsets]), strict=True):
         torch.testing.assert_close(ours, theirs)

@@ -90,25 +90,29 @@ class Along:
         ids: Their numbers in the memory `[U]` i64.
         places: Which of the columns are the basis of the first related task, then of the second, ...; i64.
         sizes: How many columns each of these has.
+        units: What the offsets of each of these columns count in.
     """
 
     columns: Tensor
     ids: Tensor
     places: Tensor
     sizes: tuple[int, ...]
+    units: Tensor
 
     @classmethod
-    def of(cls, memory_IK: Tensor, bases: Sequence[Tensor]) -> Along:
-        """Return what the `bases`, columns `[k]` of the memory, use together."""
+    def of(cls, memory_IK: Tensor, bases: Sequence[Tensor], units: Sequence[float]) -> Along:
+        """Return what the `bases`, columns `[k]` of the memory, use together; offsets along each count in `units`."""
         own = [basis.long().to(memory_IK.device) for basis in bases]
         ids = torch.cat(own).unique()
-        return cls(memory_IK[:, ids], ids, torch.searchsorted(ids, torch.cat(own)), tuple(map(len, own)))
+        sizes = tuple(map(len, own))
+        unit = memory_IK.new_tensor(list(units)).repeat_interleave(torch.tensor(sizes, device=memory_IK.device))
+        return cls(memory_IK[:, ids], ids, torch.searchsorted(ids, torch.cat(own)), sizes, unit)
 
 
 def scaled_now(
     layer: Layer, offsets: Tensor, held_OK: Tensor, along: Along, outputs: int, free_K: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of W + sum_j (W B_j) D_j B_j'; gradients flow to D, and to W where it may move.
+    """Return weight and bias of W + sum_j u_j (W B_j) D_j B_j'; gradients flow to D, and to W where it may move.
 
     Args:
         layer: Its weight and bias.
@@ -141,7 +145,7 @@ class Scale(torch.autograd.Function):
         """Return the scaled weight and bias."""
         ctx.save_for_backward(offsets, known_OU, free_U)
         ctx.along, ctx.outputs, ctx.biased = along, outputs, bias is not None
-        parts = known_OU.index_select(1, along.places).split(along.sizes, 1)
+        parts = (known_OU.index_select(1, along.places) * along.units).split(along.sizes, 1)
         made = [part @ block[:k, :k] for part, block, k in zip(parts, offsets, along.sizes, strict=False)]
         more = torch.zeros_like(known_OU).index_add_(1, along.places, torch.cat(made, 1))
         return plus(weight, bias, more, along.columns)
@@ -153,7 +157,7 @@ class Scale(torch.autograd.Function):
         offsets, known, free = ctx.saved_tensors
         along, moves = ctx.along, free is not None or ctx.outputs < len(known)
         felt = inside(weight, bias if ctx.biased else None, along.columns)
-        parts = felt.index_select(1, along.places).split(along.sizes, 1)
+        parts = (felt.index_select(1, along.places) * along.units).split(along.sizes, 1)
         before = known.index_select(1, along.places).split(along.sizes, 1)
         mine = torch.zeros_like(offsets)
         for one, part, k, out in zip(before, parts, along.sizes, mine, strict=False):

@@ -42,6 +42,8 @@ class Record:
         held: [W | b] M `[O, K]`, where training holds the shared weights along the memory.
         outputs: Rows of W, from the first, that are held; later ones (columns of new classes) are free.
         free: Which columns of the memory are free all the same `[K]` bool; None is none.
+        units: 1 / |W B|, at most 1, of each task that the running task is related to: while it is trained, Q - I counts
+            in these, so that a step along Q moves the answers as far as a step of W does, not |W B| squared times.
     """
 
     memory: Tensor
@@ -51,6 +53,7 @@ class Record:
     held: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     outputs: int = 0
     free: Tensor | None = None
+    units: list[float] = field(default_factory=list)
 
     def basis(self, task: int) -> Tensor:
         """Return the own basis `[I, k]` of a finished task."""
@@ -100,7 +103,10 @@ class Scaling(nn.Module):
     def relate(self, task: int, name: str, older: Sequence[int]) -> None:
         """Scale the running task's weights of a layer along the bases of `older` tasks, starting at Q = I."""
         assert len(older) <= self.most, "more relations than there is room for"
-        self.records[name].related[task] = list(older)
+        record = self.records[name]
+        record.related[task] = list(older)
+        sizes = [torch.linalg.matrix_norm(record.held[:, record.own[t].to(record.held.device).long()], 2) for t in older]
+        record.units = [1 / max(1.0, float(size)) for size in sizes]
         self.along = {}
 
     def close(self, task: int) -> None:
@@ -144,6 +150,7 @@ class Scaling(nn.Module):
                     "offsets": {str(t): [o.clone() for o in kept] for t, kept in r.offsets.items()},
                     "held": r.held.clone(),
                     "outputs": r.outputs,
+                    "units": list(r.units),
                 }
                 for name, r in self.records.items()
             },
@@ -163,6 +170,7 @@ class Scaling(nn.Module):
                 {int(t): [o.to(place).clone() for o in kept] for t, kept in saved["offsets"].items()},
                 saved["held"].to(place).clone(),
                 saved["outputs"],
+                units=list(saved["units"]),
             )
             for name, saved in state["layers"].items()
         }
@@ -185,7 +193,9 @@ class Scaling(nn.Module):
             if offsets is not None and record.related.get(task):
                 record.held = follow(layer, record.memory, record.held)
                 if name not in self.along:
-                    self.along[name] = Along.of(record.memory, [record.own[t] for t in record.related[task]])
+                    self.along[name] = Along.of(
+                        record.memory, [record.own[t] for t in record.related[task]], record.units
+                    )
                 weight, bias = scaled_now(layer, offsets, record.held, self.along[name], record.outputs, record.free)
                 made |= {f"{name}.weight": weight} if bias is None else {f"{name}.weight": weight, f"{name}.bias": bias}
         return made
@@ -196,7 +206,7 @@ class Scaling(nn.Module):
             return record.offsets[task]
         live = [self.live[_key(name, task)]] if record.related.get(task) else []
         return [
-            block[slot, : len(record.own[older]), : len(record.own[older])]
+            block[slot, : len(record.own[older]), : len(record.own[older])] * record.units[slot]
             for block in live
             for slot, older in enumerate(record.related[task])
         ]

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
-from lifelong.learning.projection import Projector
-from lifelong.learning.protection import Energy, freeze_others, gradients, keep
+from lifelong.learning.protection import Energy, gradients
 from lifelong.learning.strategy import State
 from lifelong.learning.trust import Trust, gradients_now, related
-from lifelong.models.layers import layers, matrix, parts
+from lifelong.models.products import add
 from lifelong.types import Batch, Experience, Output
 
+TINY = torch.finfo(torch.float32).tiny
 ByTask = dict[str, dict[int, Tensor]]  # of each layer, of each task
 
 
@@ -89,7 +89,6 @@ class CUBER(Strategy):
         self.anchors: ByTask = {}  # [W | b] B [O, K] when a task came into R3; its tasks are the ones in R3
         self.average: dict[str, Tensor] = {}
         self.steps = 0  # since the regimes were chosen
-        self.projectors: dict[str, Projector] = {}
 
     def adapt(self, model: nn.Module) -> None:
         """Give the model a place for weights by task."""
@@ -98,7 +97,7 @@ class CUBER(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a new task; it must carry an id of its own."""
         self.trust.begin(model, experience)
-        self.anchors, self.average, self.projectors, self.steps = {}, {}, {}, 0
+        self.anchors, self.average, self.steps = {}, {}, 0
 
     def regimes(self, layer: str) -> dict[int, str]:
         """Return R1, R2 or R3 for each finished task, in one layer."""
@@ -111,19 +110,14 @@ class CUBER(Strategy):
         for name, mean in self.trust.look(model).items():
             self._choose(model, name, mean)
         if any(self.anchors.values()):
-            if self.steps:
+            if self.steps and (self.smooth or not self.steps % self.check_every):
                 self._check(gradients_now(model, self.trust.outputs))
             self._pull(model)
             self.steps += 1
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what tasks in R1 and R2 would feel."""
-        if self.trust.outputs:
-            for name in self.trust.outputs:
-                if name not in self.projectors:
-                    self.projectors[name] = Projector(self._protected(name))
-            keep(model, before, self.projectors, self.trust.outputs)
-            freeze_others(model, before)
+        self.trust.hold(model, before)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the task's sample, once each."""
@@ -137,7 +131,7 @@ class CUBER(Strategy):
         for name in self.trust.outputs:
             if name in found:
                 self.old.setdefault(name, {})[task] = found[name]
-        self.anchors, self.average, self.projectors = {}, {}, {}
+        self.anchors, self.average = {}, {}
 
     def state(self) -> State:
         """Return bases, scales, old gradients, regimes and the running task's sample."""
@@ -153,7 +147,9 @@ class CUBER(Strategy):
         """Take back what `state()` gave."""
         self.trust.restore(state["trust"])
         self.old, self.anchors = _numbers(state["old"]), _numbers(state["anchors"])
-        self.average, self.steps, self.projectors = dict(state["average"]), state["steps"], {}
+        self.average, self.steps = dict(state["average"]), state["steps"]
+        for name in self.anchors:
+            self._free(name)
 
     def summary(self) -> dict[str, float]:
         """Return how much of the input space is protected, and how many relations are there, free ones apart."""
@@ -166,10 +162,10 @@ class CUBER(Strategy):
         trust.scaling.relate(trust.task, name, chosen)
         old = self.old.get(name, {})
         free = [t for t in chosen if t in old and agree(old[t].to(mean), mean, self.eps2)]
-        weight = matrix(layers(model)[name])[: trust.outputs[name]].detach()
-        self.anchors[name] = {t: weight @ record.basis(t) for t in free}
+        where = record.held[: record.outputs]
+        self.anchors[name] = {t: where[:, record.own[t].to(where.device).long()] for t in free}
         self.average[name] = mean
-        self.projectors.pop(name, None)
+        self._free(name)
 
     def _check(self, now: Mapping[str, Tensor]) -> None:
         """Put tasks whose gradients no longer agree into R2, for the rest of the task."""
@@ -182,27 +178,33 @@ class CUBER(Strategy):
             lost = [t for t in free if not agree(self.old[name][t].to(mean), mean, self.eps2)]
             for task in lost:
                 del free[task]
-                self.projectors.pop(name, None)
+            if lost:
+                self._free(name)
 
     @torch.no_grad()
     def _pull(self, model: nn.Module) -> None:
         """Add the gradient of pull * |(W - W_then) B| for each free span; it is 0 at distance 0."""
-        for name, layer in layers(model).items():
-            for task, anchor in self.anchors.get(name, {}).items():
-                basis = self.trust.scaling.records[name].basis(task)
-                moved = matrix(layer)[: len(anchor)] @ basis - anchor.to(basis)
-                back = moved / moved.norm().clamp(min=torch.finfo(moved.dtype).tiny) @ basis.T
-                for part, value in parts(layer, self.pull * back).items():
-                    getattr(layer, part).grad[: len(anchor)] += value
+        named = self.trust.scaling.layers(model)
+        for name, free in self.anchors.items():
+            record, layer = self.trust.scaling.records[name], named[name]
+            back = torch.zeros_like(record.held[: record.outputs]) if free else record.held[:0]
+            for task, anchor in free.items():
+                ids = record.own[task].to(back.device).long()
+                moved = record.held[: record.outputs, ids] - anchor.to(back)
+                back.index_add_(1, ids, moved, alpha=float(self.pull / moved.norm().clamp(min=TINY)))
+            if free:
+                assert layer.weight.grad is not None
+                add(layer.weight.grad, None if layer.bias is None else layer.bias.grad, back, record.memory)
 
-    def _protected(self, name: str) -> Tensor:
-        """Return the basis `[I, K]` of all that tasks in R1 and R2 hold: columns of the memory, orthonormal already."""
+    def _free(self, name: str) -> None:
+        """Free the columns of a layer's memory that no task in R1 or R2 holds."""
         record = self.trust.scaling.records[name]
-        if not self.anchors.get(name):
-            return record.memory
-        held = [record.own[t] for t, regime in self.regimes(name).items() if regime != "R3"]
-        ids = torch.cat(held).long().unique() if held else torch.zeros(0, dtype=torch.int64)
-        return record.memory[:, ids.to(record.memory.device)]
+        record.free = None
+        if self.anchors[name]:
+            held = [record.own[t].long() for t, regime in self.regimes(name).items() if regime != "R3"]
+            record.free = torch.ones(record.memory.shape[1], dtype=torch.bool)
+            record.free[torch.cat(held) if held else torch.zeros(0, dtype=torch.int64)] = False
+            record.free = record.free.to(record.memory.device)
 
 
 def _texts(by_task: ByTask) -> State:

@@ -1,12 +1,13 @@
 """GPM: gradient projection memory. No step moves a layer's answer to the inputs that older tasks gave it.
 
 Source: Saha, Garg, Roy 2021, "Gradient Projection Memory for Continual Learning".
-Differs: the change of the parameters is projected after the optimizer's step, not the gradient before it, so momentum,
-    Adam and weight decay cannot lead out of the free space. A bias belongs to its layer's matrix, as the weight of an
-    input that is always 1, and is protected with it instead of being frozen. A head is protected on the columns
-    that it had when a task ended; columns of newer classes are free (with task ids that is the paper's free head per
-    task, without new classes it is the protected shared head). Bases come from Gram matrices of the inputs summed in
-    float64. The smallest rank that reaches the threshold is taken; the public code stops one short of it.
+Differs: the parameters are put back along the memory after the optimizer's step, instead of projecting the gradient
+    before it, so momentum, Adam and weight decay cannot lead out of the free space and no rounding errors add up. A
+    bias belongs to its layer's matrix, as the weight of an input that is always 1, and is protected with it instead of
+    being frozen. A head is protected on the columns that it had when a task ended; columns of newer classes are free
+    (with task ids that is the paper's free head per task, without new classes it is the protected shared head). Bases
+    come from Gram matrices of the inputs summed in float64. The smallest rank that reaches the threshold is taken; the
+    public code stops one short of it.
 Checked: bases against a singular value decomposition, projector algebra by property (tests/test_projection.py);
     outputs on old inputs, optimizers, planted errors, forgetting on permuted digits (tests/test_gpm.py); laws.
 """
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Reservoir, Strategy
 from lifelong.learning.passes import FirstPass
-from lifelong.learning.projection import Projector, grown
-from lifelong.learning.protection import Energy, freeze_others, grams, keep
+from lifelong.learning.projection import grown
+from lifelong.learning.protection import Energy, freeze, grams, others
 from lifelong.learning.strategy import State
-from lifelong.models.layers import layers, width
+from lifelong.models.layers import Layer, layers, width
+from lifelong.models.products import follow, hold
 from lifelong.types import Batch, Experience, Output
 
 
@@ -53,27 +55,35 @@ class GPM(Strategy):
         self.finished = 0
         self.memory: dict[str, Tensor] = {}  # orthonormal columns [I, K] by layer
         self.outputs: dict[str, int] = {}  # outputs that a layer had when the last task ended
-        self.projectors: dict[str, Projector] = {}
+        self.held: dict[str, Tensor] = {}  # [W | b] M `[O, K]` by layer, where it stays
         self.sample, self.first = Reservoir(samples, seed), FirstPass()
+        self.layers: dict[str, Layer] = {}  # of the model, looked for once per task
+        self.others: dict[str, nn.Parameter] | None = None  # its other parameters, likewise
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a sample of the new task."""
         self.sample = Reservoir(self.samples, self.seed + self.finished)
         self.first.begin(experience)
+        self.layers, self.others = {}, None
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""
         if not self.memory:
             return
-        if not self.projectors:
-            named = layers(model)
-            self.projectors = {n: Projector(m.to(named[n].weight)) for n, m in self.memory.items() if n in named}
-        keep(model, before, self.projectors, self.outputs)
-        freeze_others(model, before)
+        self.layers = self.layers or layers(model)
+        for name, layer in self.layers.items():
+            if name in self.memory:
+                memory = self.memory[name] = self.memory[name].to(layer.weight)
+                held = self.held[name] = follow(layer, memory, self.held[name].to(layer.weight))
+                hold(layer, memory, held, self.outputs[name])
+        self.others = others(model) if self.others is None else self.others
+        freeze(self.others, before)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the task's sample, once each."""
-        self.sample.add(self.first.new(batch))
+        new = self.first.new(batch)
+        if len(new):
+            self.sample.add(new)
 
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Add to each layer's memory what it saw of this task and does not hold yet."""
@@ -84,8 +94,9 @@ class GPM(Strategy):
             if name in seen and share:
                 empty = layer.weight.detach().new_zeros(width(layer), 0)
                 self.memory[name] = grown(self.memory.get(name, empty).to(empty), seen[name], share)
+                self.held[name] = follow(layer, self.memory[name], self.held.get(name, empty[:0]))
                 self.outputs[name] = len(layer.weight)
-        self.finished, self.projectors = self.finished + 1, {}
+        self.finished += 1
         self.sample = Reservoir(self.samples)
 
     def state(self) -> State:
@@ -93,6 +104,7 @@ class GPM(Strategy):
         return {
             "finished": self.finished,
             "memory": {name: basis.clone() for name, basis in self.memory.items()},
+            "held": {name: where.clone() for name, where in self.held.items()},
             "outputs": dict(self.outputs),
             "sample": self.sample.state(),
             "first": self.first.state(),
@@ -100,8 +112,8 @@ class GPM(Strategy):
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.finished, self.projectors = state["finished"], {}
-        self.memory, self.outputs = dict(state["memory"]), dict(state["outputs"])
+        self.finished, self.outputs = state["finished"], dict(state["outputs"])
+        self.memory, self.held = ({n: t.clone() for n, t in state[key].items()} for key in ("memory", "held"))
         self.sample = Reservoir(self.samples)
         self.sample.restore(state["sample"])
         self.first.restore(state["first"])

@@ -4,8 +4,11 @@ Source: Lin, Yang, Fan, Zhang 2022, "TRGP: Trust Region Gradient Projection for 
 Differs: as GPM (`strategies.gpm`) in what is projected, biases, heads and rank. The gradient that decides which older
     tasks are related is the mean over the first `looks` training steps, taken under full projection, not one over
     a batch at the old weights: it costs nothing and a stream that can be read once will do. Q is kept as Q - I, so
-    that weight decay pulls it towards doing nothing. The public code leaves the strongest new direction
-    unprotected, and switches all scaling off when the first layer has no related task; neither is copied.
+    that weight decay pulls it towards doing nothing, and trained in units of 1 / |W B| (of the largest singular value,
+    if above 1): without them W and Q cannot share a learning rate, for the loss is |W B| squared times as steep along Q.
+    The gradient of W leaves out what comes through W B where that is held constant. The public code leaves the
+    strongest new direction unprotected, and switches all scaling off when the first layer has no related task;
+    neither is copied.
 Checked: with eps above 1 it ends at the weights of GPM bit for bit, old tasks' outputs stay, planted errors
     (tests/test_trgp.py); laws.
 """
@@ -19,8 +22,7 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
-from lifelong.learning.projection import Projector
-from lifelong.learning.protection import Energy, freeze_others, keep
+from lifelong.learning.protection import Energy
 from lifelong.learning.strategy import State
 from lifelong.learning.trust import Trust, related
 from lifelong.types import Batch, Experience, Output
@@ -57,7 +59,6 @@ class TRGP(Strategy):
             raise ConfigError(f"eps must be at least 0, got {eps}")
         self.eps = eps
         self.trust = Trust(Energy(threshold, growth), samples, looks, seed)
-        self.projectors: dict[str, Projector] = {}
 
     def adapt(self, model: nn.Module) -> None:
         """Give the model a place for weights by task."""
@@ -66,7 +67,6 @@ class TRGP(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a new task; it must carry an id of its own."""
         self.trust.begin(model, experience)
-        self.projectors = {}
 
     def project(self, model: nn.Module) -> None:
         """Look at the first gradients, then choose the related tasks of each layer."""
@@ -78,11 +78,7 @@ class TRGP(Strategy):
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""
-        if self.trust.outputs:
-            records = self.trust.scaling.records.items()
-            self.projectors = self.projectors or {name: Projector(r.memory) for name, r in records}
-            keep(model, before, self.projectors, self.trust.outputs)
-            freeze_others(model, before)
+        self.trust.hold(model, before)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the task's sample, once each."""
@@ -99,7 +95,6 @@ class TRGP(Strategy):
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
         self.trust.restore(state)
-        self.projectors = {}
 
     def summary(self) -> dict[str, float]:
         """Return how much of the input space is protected, and how many relations the last task has."""

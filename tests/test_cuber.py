@@ -141,6 +141,7 @@ def test_the_pull_is_the_gradient_of_its_closed_form():
     for moved in (0.0, 0.1):
         with torch.no_grad():
             layer.weight += moved
+        record.held = matrix(layer).detach() @ record.memory
         strategy.anchors = {name: {0: anchor}}
         layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
         strategy._pull(model)

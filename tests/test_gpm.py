@@ -10,9 +10,9 @@ from torch import nn
 from lifelong import checks
 from lifelong.errors import ConfigError
 from lifelong.learning import Learner, Optim, Strategy
-from lifelong.learning.projection import Projector, grown
-from lifelong.learning.protection import Energy, freeze_others, gradients, grams
-from lifelong.models import build
+from lifelong.learning.projection import grown
+from lifelong.learning.protection import Energy, freeze, gradients, grams, others
+from lifelong.models import build, products
 from lifelong.models.layers import layers, matrix
 from lifelong.types import Batch, Experience
 from strategies import gpm
@@ -52,7 +52,7 @@ def felt(strategy: GPM, made: Learner, experience: Experience, epochs: int = 3) 
     shares = []
     for name, layer in layers(made.model).items():
         change = matrix(layer).detach()[: outputs[name]] - before[name][: outputs[name]]
-        if change.norm() > 0:
+        if change.norm() > 1e-5:  # less is rounding: columns of other tasks' classes stay where they were
             shares.append(float((change @ memory[name]).norm() / change.norm()))
     assert shares, "nothing was learned at all"
     return max(shares)
@@ -82,15 +82,18 @@ def test_no_optimizer_leads_into_the_protected_span(optim, kind, backbone):
         assert felt(strategy, made, experience) < 1e-4
 
 
-def test_in_double_precision_the_share_is_rounding_error():
+def felt_in_double_precision() -> float:
     strategy = GPM(threshold=0.9)
     made = learner(strategy, double=True)
     experiences = stream(2, MLP, "domain-il")
     for e in experiences:
         e.train = Batch(e.train.x.double(), e.train.y, e.train.ids, e.train.task)
     made.fit(experiences[0], 3)
+    return felt(strategy, made, experiences[1])
 
-    assert felt(strategy, made, experiences[1]) < 1e-12
+
+def test_in_double_precision_the_share_is_rounding_error():
+    assert felt_in_double_precision() < 1e-12
 
 
 @pytest.mark.parametrize("backbone", [MLP, CONV], ids=["mlp", "conv"])
@@ -117,13 +120,9 @@ def vars_of(out) -> tuple:
 def test_a_planted_mistake_is_seen(monkeypatch, mistake):
     """The law above would notice it."""
     if mistake.startswith("a projection"):
-        right = Projector.__call__
-        monkeypatch.setattr(Projector, "__call__", lambda self, d: d + 0.99 * (right(self, d) - d))
-        strategy = GPM(threshold=0.9)
-        made = learner(strategy)
-        first, second = stream(2, MLP, "domain-il")
-        made.fit(first, 3)
-        assert felt(strategy, made, second) > 1e-4
+        right = products.add
+        monkeypatch.setattr(products, "add", lambda w, b, part, columns: right(w, b, 0.99 * part, columns))
+        assert felt_in_double_precision() > 1e-6
     else:
         monkeypatch.setattr(gpm, "grown", lambda memory, gram, share: grown(memory, gram, share)[:, 1:])
         made = learner(GPM(threshold=1.0))
@@ -135,7 +134,7 @@ def test_a_planted_mistake_is_seen(monkeypatch, mistake):
 
 
 def test_a_task_does_not_touch_the_columns_of_another_ones_classes():
-    """Bit for bit, since its loss masks them; its own new columns learn freely."""
+    """Up to rounding, since its loss masks them; its own new columns learn freely."""
     made = learner(GPM(threshold=0.9), kind="task-il")
     first, second = stream(2, MLP, "task-il")
     made.fit(first, 3)
@@ -143,7 +142,8 @@ def test_a_task_does_not_touch_the_columns_of_another_ones_classes():
     made.fit(second, 3)
     after = matrix(made.model.head).detach()
 
-    assert torch.equal(after[:2], before)
+    torch.testing.assert_close(after[:2], before, atol=1e-6, rtol=0)
+    assert (after[2:] - before[0]).abs().max() > 0.05
     assert made.score(second) > 0.7
 
 
@@ -155,7 +155,7 @@ def test_normalisation_is_frozen_from_the_second_task_on():
     with torch.no_grad():
         for p in model.parameters():
             p += 1
-    freeze_others(model, before)
+    freeze(others(model), before)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
 
     assert moved == {"0.weight", "0.bias", "scaling.weight", "scaling.bias"}

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.learning import projection
-from lifelong.learning.projection import Projector, added, grown, own
+from lifelong.learning.projection import added, grown, own
 from lifelong.models.layers import layers, matrix, parts, rows, width
+from lifelong.models.products import Along, follow, hold, inside, scaled_now
 from lifelong.models.scaling import scaled
 
 sizes = st.integers(1, 9)
@@ -120,23 +121,92 @@ def test_nothing_and_everything(share):
     assert own(torch.zeros(8, 0, dtype=torch.float64), torch.zeros(8, 8, dtype=torch.float64), share)[1].tolist() == []
 
 
-@given(out=sizes, wide=sizes, rank=sizes, seed=seeds)
-def test_an_old_input_never_feels_an_update(out, wide, rank, seed):
-    """Whichever of the two products is taken: idempotent, never longer, and nothing is left inside the span."""
-    basis = orthonormal(wide, rank, seed)
-    update = drawn(out, wide, seed=seed + 1)
-    kept = Projector(basis)(update)
+def layer_of(out: int, wide: int, bias: bool, seed: int) -> nn.Linear:
+    layer = nn.Linear(wide, out, bias=bias).double()
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.copy_(drawn(*p.shape, seed=seed))
+    return layer
 
+
+@given(out=sizes, wide=sizes, rank=sizes, bias=st.booleans(), seed=seeds)
+def test_an_old_input_never_feels_an_update(out, wide, rank, bias, seed):
+    """What is left of a step is its part outside of the span; holding twice is holding once; it is never longer."""
+    layer = layer_of(out, wide, bias, seed)
+    basis = orthonormal(width(layer), rank, seed)
+    held, before = follow(layer, basis, layer.weight.new_zeros(0, 0)), matrix(layer).detach().clone()
+    step = drawn(out, width(layer), seed=seed + 1)
+    with torch.no_grad():
+        for name, part in parts(layer, before + step).items():
+            getattr(layer, name).copy_(part)
+    hold(layer, basis, held.clone(), out)
+    kept = matrix(layer).detach() - before
+
+    torch.testing.assert_close(held, before @ basis)
     assert (kept @ basis).abs().max() <= 1e-12
-    torch.testing.assert_close(Projector(basis)(kept), kept, atol=1e-12, rtol=0)
-    torch.testing.assert_close(kept, update @ (torch.eye(wide, dtype=torch.float64) - basis @ basis.T))
-    assert kept.norm() <= update.norm() * (1 + 1e-12)
-    torch.testing.assert_close((update - kept).norm(), (update @ basis).norm())
+    torch.testing.assert_close(kept, step @ (torch.eye(width(layer), dtype=torch.float64) - basis @ basis.T))
+    assert kept.norm() <= step.norm() * (1 + 1e-12)
+    once = matrix(layer).detach().clone()
+    hold(layer, basis, held, out)
+    torch.testing.assert_close(matrix(layer).detach(), once, atol=1e-12, rtol=0)
 
 
-def test_both_products_are_used():
-    assert Projector(orthonormal(9, 2, 0)).full is None
-    assert Projector(orthonormal(9, 6, 0)).full is not None
+def test_free_rows_and_columns_may_move_and_are_noted():
+    """Later rows are free along everything, free columns in all rows; the rest is as it was."""
+    layer, basis = layer_of(4, 5, True, 0), orthonormal(6, 3, 1)
+    held, before = follow(layer, basis, layer.weight.new_zeros(0, 0)), matrix(layer).detach().clone()
+    with torch.no_grad():
+        layer.weight += drawn(4, 5, seed=2)
+        layer.bias -= 1
+    moved = matrix(layer).detach().clone()
+    hold(layer, basis, held, 3, torch.tensor([False, True, False]))
+    now = matrix(layer).detach()
+
+    torch.testing.assert_close(now[3], moved[3], atol=0, rtol=0)
+    torch.testing.assert_close(now @ basis[:, 1], moved @ basis[:, 1])
+    torch.testing.assert_close((now @ basis)[:3, [0, 2]], (before @ basis)[:3, [0, 2]])
+    torch.testing.assert_close(held, now @ basis)
+    assert (moved @ basis - now @ basis).abs().max() > 0.1
+
+
+def test_where_a_layer_is_held_follows_new_columns_and_rows():
+    layer, basis = layer_of(3, 5, True, 0), orthonormal(6, 4, 1)
+    old = torch.full((2, 3), 7.0, dtype=torch.float64)
+    found = follow(layer, basis, old)
+
+    assert torch.equal(found[:2, :3], old)
+    assert torch.equal(found[2:], inside(layer.weight, layer.bias, basis)[2:])
+    assert torch.equal(found[:, 3:], inside(layer.weight, layer.bias, basis)[:, 3:])
+    assert follow(layer, basis, found) is found
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("free", [None, [1, 4]])
+@pytest.mark.parametrize("outputs", [4, 3])
+def test_scaled_weights_in_training_and_their_gradients_are_those_of_the_formula(bias, free, outputs):
+    """Of W + sum_j (W B_j) D_j B_j', where W B_j is a constant unless its row or its column is free."""
+    layer, other = layer_of(4, 6, bias, 0), drawn(4, 6 + bias, seed=5)
+    memory, bases = orthonormal(6 + bias, 5, 1), [torch.tensor([0, 1, 4]), torch.tensor([1, 2])]
+    offsets = drawn(2, 3, 3, seed=2).requires_grad_()
+    mask = None if free is None else torch.isin(torch.arange(5), torch.tensor(free))
+    weights = [layer.weight] + ([layer.bias] if bias else [])
+    held = follow(layer, memory, layer.weight.new_zeros(0, 0))
+    weight, shift = scaled_now(layer, offsets, held, Along.of(memory, bases, [0.5, 0.25]), outputs, mask)
+    made = torch.cat([weight, shift[:, None]], 1) if bias else weight
+    found = torch.autograd.grad((made * other).sum(), [*weights, offsets])
+
+    known = matrix(layer) @ memory
+    moves = torch.zeros_like(known, dtype=torch.bool)
+    moves[outputs:] = True
+    moves[:, [] if free is None else free] = True
+    known = torch.where(moves, known, known.detach())
+    expected = matrix(layer)
+    for basis, block, unit in zip(bases, offsets, [0.5, 0.25], strict=True):
+        k = len(basis)
+        expected = expected + unit * known[:, basis] @ block[:k, :k] @ memory[:, basis].T
+    torch.testing.assert_close(made, expected)
+    for ours, theirs in zip(found, torch.autograd.grad((expected * other).sum(), [*weights, offsets]), strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 @given(count=st.integers(1, 20), wide=sizes, cut=st.integers(0, 20), seed=seeds)

@@ -23,6 +23,7 @@ from lifelong.streams.scenarios import (
     domains,
     from_data,
     online,
+    overlapping,
     permuted,
     rotated,
     scenario,
@@ -200,6 +201,55 @@ def test_a_changed_sample_is_another_sample(make):
     everything = ids(stream) + ids(stream, "test")
     assert len(set(everything)) == len(everything) == 4 * 80
     assert torch.equal(stream[0].train.ids, images().train.ids)
+
+
+@pytest.mark.parametrize("make", [permuted, rotated])
+def test_domains_tell_their_number_if_asked_to_and_are_else_the_same_stream(make):
+    """Still domain-incremental; the signature says so, and only then; validation keeps it."""
+    plain, told = make(images(), 3, seed=4), make(images(), 3, seed=4, task_ids=True)
+    labels = LabelMap(told.classes)
+
+    assert told.kind == plain.kind == "domain-il"
+    assert told.provides - plain.provides == {"task_id"}
+    assert told.signature["options"] == {**plain.signature["options"], "task_ids": True}
+    assert validation(told).provides == told.provides
+    for a, b in zip(told, plain, strict=True):
+        assert (a.name, a.classes, b.task) == (b.name, b.classes, -1)
+        assert torch.equal(a.train.x, b.train.x)
+        for test in (False, True):
+            assert {int(t) for batch in a.batches(9, None, labels, test=test) for t in batch.task} == {a.index}
+    assert [e.task for e in validation(told)] == [0, 1, 2]
+
+
+GROUPS = [[0, 1, 2], [2, 3], [0, 2]]
+
+
+@given(per_class=st.one_of(st.none(), st.integers(1, 4)), seed=seeds, train=st.integers(50, 90))
+def test_overlapping_tasks_share_classes_but_no_image(per_class, seed, train):
+    """Each label is a column of its own, of the right class; no training image occurs twice."""
+    data = images(train=train, classes=4, seed=1)
+    counts = data.train.y.bincount(minlength=4).tolist()
+    if per_class and any(n < 3 * per_class for n in counts):
+        return
+    stream = overlapping(data, GROUPS, per_class=per_class, seed=seed)
+    labels, seen = LabelMap(stream.classes), ids(stream)
+
+    assert (stream.kind, len(set(stream.classes))) == ("task-il", 7)
+    assert [e.classes for e in stream][1] == ("t1:cat", "t1:dog")
+    assert len(set(seen)) == len(seen)
+    assert len(set(ids(stream, "test"))) == len(ids(stream, "test"))
+    assert set(ids(stream, "test")).isdisjoint(seen)
+    for e, group in zip(stream, GROUPS, strict=True):
+        assert torch.equal(e.train.x, data.train.x[e.train.ids])
+        assert e.train.y.unique().tolist() == sorted(group)
+        for c in group:
+            places = sum(c in g for g in GROUPS)
+            assert int((e.train.y == c).sum()) == (per_class or counts[c] // places)
+        assert len(e.test) == int(torch.isin(data.test.y, torch.tensor(group)).sum())
+        (batch,) = e.batches(1000, None, labels)
+        assert labels.decode(batch.y) == [f"t{e.index}:{data.classes[y]}" for y in e.train.y.tolist()]
+        assert batch.task.unique().tolist() == [e.index]
+    assert_same_stream(stream, overlapping(data, GROUPS, per_class=per_class, seed=seed))
 
 
 @given(x=st.integers(0, 99), quarters=st.integers(-5, 5))
@@ -447,6 +497,11 @@ def test_a_class_without_training_samples_and_foreign_labels_are_named():
         (lambda d: online(d, 0), "size >= 1"),
         (lambda d: online(d, order="random"), "got size=10 and order='random'"),
         (lambda d: permuted(d, 0), "at least 1 experience, got 0"),
+        (lambda d: overlapping(d, [[0, 5]]), r"distinct classes out of 0..4, got \[0, 5\]"),
+        (lambda d: overlapping(d, [[0], []]), r"got \[\]"),
+        (lambda d: overlapping(d, [[1, 1]]), r"got \[1, 1\]"),
+        (lambda d: overlapping(d, []), "at least one task"),
+        (lambda d: overlapping(d, [[0]], per_class=0), "per_class >= 1"),
         (lambda d: rotated(d, angles=[]), "at least 1 experience, got 0"),
         (lambda d: domains(d), "need a list of data sets"),
         (lambda d: validation(online(d), 1.0), "between 0 and 1, got 1.0"),
@@ -456,6 +511,11 @@ def test_a_class_without_training_samples_and_foreign_labels_are_named():
 def test_a_wrong_argument_is_answered_with_what_to_do(call, message):
     with pytest.raises(ConfigError, match=message):
         call(images())
+
+
+def test_more_samples_than_there_are_cannot_be_spread():
+    with pytest.raises(DataError, match=r"class .bee. of toy has .* too few for 2 tasks of 60"):
+        overlapping(images(), [[1, 2], [1]], per_class=60)
 
 
 def test_data_that_cannot_change_is_refused():
@@ -488,8 +548,10 @@ def test_experiences_are_cut_when_asked_for_and_remembered_once():
 
 
 @pytest.mark.parametrize(
-    "name", ["split-fmnist", "task-fmnist", "permuted-fmnist", "rotated-fmnist", "data-fmnist", "online-fmnist"]
-)
+    "name",
+    ["split-fmnist", "task-fmnist", "permuted-fmnist", "rotated-fmnist", "data-fmnist", "online-fmnist",
+     "permuted-fmnist-tasks", "overlap-fmnist"],
+)  # fmt: skip
 def test_permanent_ids_say_which_data_they_used(name):
     """The packaged part makes another stream, and its name says so."""
     stream = scenario(f"{name}-small", seed=5)
@@ -497,7 +559,7 @@ def test_permanent_ids_say_which_data_they_used(name):
     assert stream.name == f"{name}-small"
     assert stream.signature["data"]["name"] == "fashion-mnist-small"
     assert stream.seed == 5
-    assert len(stream) == (800 if name == "online-fmnist" else 5)
+    assert len(stream) == {"online-fmnist": 800, "permuted-fmnist-tasks": 10}.get(name, 5)
     assert stream.signature["counts"]["train"] == 8000
 
 

@@ -1,12 +1,10 @@
-"""Subspaces that layers' inputs live in, and updates that leave them alone. O outputs, I inputs, K basis vectors.
+"""Subspaces that layers' inputs live in: which of them to remember. O outputs, I inputs, K basis vectors.
 
 Bases come from Gram matrices G = R'R of input rows R `[n, I]`, summed in float64 batch by batch: their eigenvectors are
 R's right singular vectors and their eigenvalues its squared singular values, at a cost that does not grow with n.
 """
 
 from __future__ import annotations
-
-from typing import final
 
 import torch
 from torch import Tensor
@@ -69,26 +67,6 @@ def residual(memory_IK: Tensor, gram_II: Tensor) -> tuple[Tensor, Tensor]:
     count = int((energy > NOTHING * gram_II.trace()).sum())
     count = min(count, len(gram_II) - held.shape[1])
     return energy[:count], directions[:, :count]
-
-
-@final
-class Projector:
-    """Takes out of updates what would be felt inside the span of a basis: D - D B B'.
-
-    Args:
-        basis_IK: Orthonormal columns.
-    """
-
-    def __init__(self, basis_IK: Tensor) -> None:
-        wide, rank = basis_IK.shape
-        self.basis = basis_IK
-        self.full = basis_IK @ basis_IK.T if 2 * rank > wide else None  # whichever product is the cheaper one
-
-    def __call__(self, update_OI: Tensor) -> Tensor:
-        """Return `update_OI` without its part inside the span."""
-        if self.full is not None:
-            return update_OI - update_OI @ self.full
-        return update_OI - (update_OI @ self.basis) @ self.basis.T
 
 
 def _fewest(energy: Tensor, wanted: float) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning.projection import Projector, added
+from lifelong.learning.projection import added
 from lifelong.models import layers as matrices
 from lifelong.models.layers import layers
 from lifelong.types import Batch
@@ -92,35 +92,18 @@ def gradients(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
-def keep(
-    model: nn.Module, before: Mapping[str, Tensor], projectors: Mapping[str, Projector], outputs: Mapping[str, int]
-) -> None:
-    """Take out of the last step what inputs inside the protected spans would feel.
-
-    Args:
-        model: After the step.
-        before: Its trained parameters before the step, by name.
-        projectors: What to take out of the step, by layer.
-        outputs: How many outputs of a layer, from the first, are protected; later ones (columns that a head has
-            grown for new classes) are free.
-    """
-    named = layers(model)
-    for name, layer in named.items():
-        count = outputs.get(name, 0)
-        if name in projectors and count:
-            old = matrices.matrix_before(name, layer, before)[:count]
-            kept = old + projectors[name](matrices.matrix(layer)[:count] - old)
-            for part, value in matrices.parts(layer, kept).items():
-                getattr(layer, part)[:count] = value
-
-
-@torch.no_grad()
-def freeze_others(model: nn.Module, before: Mapping[str, Tensor]) -> None:
-    """Take the last step back for parameters that are neither a layer's matrix nor a task's own (normalisation)."""
+def others(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are neither a layer's matrix nor a task's own (normalisation), by name."""
     shielded = {f"{name}.{part}" for name in layers(model) for part in ("weight", "bias")}
-    for name, p in model.named_parameters():
-        if name in before and name not in shielded and not name.startswith("scaling."):
+    named = model.named_parameters()
+    return {name: p for name, p in named if name not in shielded and not name.startswith("scaling.")}
+
+
+@torch.no_grad()
+def freeze(parameters: Mapping[str, nn.Parameter], before: Mapping[str, Tensor]) -> None:
+    """Take the last step of these parameters back; `before` holds what they were."""
+    for name, p in parameters.items():
+        if name in before:
             p.copy_(before[name])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import final
 
 import torch
@@ -12,10 +12,11 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.learning.buffers import Reservoir
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.projection import own
-from lifelong.learning.protection import Energy, grams
+from lifelong.learning.protection import Energy, freeze, grams, others
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier
 from lifelong.models.layers import gradient, layers
+from lifelong.models.products import follow
 from lifelong.models.scaling import Record, Scaling
 from lifelong.types import Batch, Experience
 
@@ -60,10 +61,15 @@ class Trust:
         self.energy, self.samples, self.looks, self.seed = energy, samples, looks, seed
         self.task = -1  # none is running
         self.finished: list[int] = []
-        self.outputs: dict[str, int] = {}  # outputs that a layer had when the last task ended
         self.looked = 0
         self.seen: dict[str, Tensor] = {}  # sum of the gradients of the steps looked at, by layer
         self.sample, self.first = Reservoir(samples, seed), FirstPass()
+        self.others: dict[str, nn.Parameter] | None = None  # that are frozen; looked for once per task
+
+    @property
+    def outputs(self) -> dict[str, int]:
+        """Return how many outputs a layer had when the last task that it protects ended, by layer."""
+        return {name: r.outputs for name, r in self.scaling.records.items() if r.outputs}
 
     def adapt(self, model: nn.Module) -> None:
         """Give the model a place for weights by task."""
@@ -81,7 +87,7 @@ class Trust:
                 f"{experience.name!r} needs a task id that is known and new, got {experience.task} "
                 f"after {self.finished}; number the tasks"
             )
-        self.task, self.looked, self.seen = experience.task, 0, {}
+        self.task, self.looked, self.seen, self.others = experience.task, 0, {}, None
         self.scaling.open(model, self.task)
         self.sample = Reservoir(self.samples, self.seed + len(self.finished))
         self.first.begin(experience)
@@ -98,9 +104,21 @@ class Trust:
         found, self.seen = {name: g / self.looks for name, g in self.seen.items()}, {}
         return found
 
+    def hold(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
+        """Take out of a step what old inputs would feel; `before` holds the parameters before it by name."""
+        if self.finished:
+            for name, layer in self.scaling.layers(model).items():
+                record = self.scaling.records[name]
+                if record.outputs:
+                    record.keep(layer)
+            self.others = others(model) if self.others is None else self.others
+            freeze(self.others, before)
+
     def observe(self, batch: Batch) -> None:
         """Offer the new samples to the task's sample, once each."""
-        self.sample.add(self.first.new(batch))
+        new = self.first.new(batch)
+        if len(new):
+            self.sample.add(new)
 
     def end(self, model: nn.Module) -> None:
         """Give the finished task its own basis in each layer, and its scales."""
@@ -112,7 +130,8 @@ class Trust:
             if name in seen and share:
                 record.memory, ids = own(record.memory.to(layer.weight), seen[name], share)
                 record.own[self.task] = ids.cpu()
-                self.outputs[name] = len(layer.weight)
+                record.held = follow(layer, record.memory, record.held.to(layer.weight))
+                record.outputs, record.free = len(layer.weight), None
         self.finished.append(self.task)
         self.first.end()
         self.task, self.sample = -1, Reservoir(self.samples)
@@ -122,7 +141,6 @@ class Trust:
         return {
             "task": self.task,
             "finished": list(self.finished),
-            "outputs": dict(self.outputs),
             "looked": self.looked,
             "seen": {name: g.clone() for name, g in self.seen.items()},
             "sample": self.sample.state(),
@@ -132,7 +150,7 @@ class Trust:
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.task, self.finished, self.outputs = state["task"], list(state["finished"]), dict(state["outputs"])
+        self.task, self.finished = state["task"], list(state["finished"])
         self.looked, self.seen = state["looked"], dict(state["seen"])
         self.sample = Reservoir(self.samples)
         self.sample.restore(state["sample"])

@@ -6,8 +6,6 @@ bias the 1 is left out. A convolution sees one row per patch. O outputs, I input
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -70,11 +68,6 @@ def gradient(layer: Layer) -> Tensor:
         torch.zeros_like(weight) if weight.grad is None else weight.grad,
         bias if bias is None else torch.zeros_like(bias) if bias.grad is None else bias.grad,
     )
-
-
-def matrix_before(name: str, layer: Layer, before: Mapping[str, Tensor]) -> Tensor:
-    """Return [W | b] `[O, I]` that `before` (parameters by name) holds of the layer called `name`."""
-    return joined(before[f"{name}.weight"], None if layer.bias is None else before[f"{name}.bias"])
 
 
 def rows(layer: Layer, x: Tensor) -> Tensor:

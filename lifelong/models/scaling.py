@@ -1,7 +1,8 @@
 """Weights of their own for each task, over shared ones: W + W B (Q - I) B', summed over the bases B that it uses.
 
 A basis is a set of columns of one memory per layer, kept as their numbers; Q is as small as the basis. What is kept is
-D = Q - I: it starts at 0, and weight decay pulls Q towards doing nothing.
+D = Q - I: it starts at 0, and weight decay pulls Q towards doing nothing. While a task is trained, W B is not computed:
+it is known (`Record.held`), because training holds the weights still along the memory, except where they are free.
 
 Source: Lin et al. 2022, "TRGP: Trust Region Gradient Projection for Continual Learning" (scaled weight projection).
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lifelong.models.layers import Layer, layers, matrix, parts, width
+from lifelong.models.products import Along, follow, hold, scaled_now
 from lifelong.types import Output
 
 State = dict[str, Any]
@@ -37,16 +39,30 @@ class Record:
         own: Which of them are a task's own basis, `[k]` int32.
         related: Along the bases of which older tasks a task's weights are scaled.
         offsets: Q - I `[k, k]` for each of these.
+        held: [W | b] M `[O, K]`, where training holds the shared weights along the memory.
+        outputs: Rows of W, from the first, that are held; later ones (columns of new classes) are free.
+        free: Which columns of the memory are free all the same `[K]` bool; None is none.
+        units: 1 / |W B|, at most 1, of each task that the running task is related to: while it is trained, Q - I counts
+            in these, so that a step along Q moves the answers as far as a step of W does, not |W B| squared times.
     """
 
     memory: Tensor
     own: dict[int, Tensor] = field(default_factory=dict)
     related: dict[int, list[int]] = field(default_factory=dict)
     offsets: dict[int, list[Tensor]] = field(default_factory=dict)
+    held: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
+    outputs: int = 0
+    free: Tensor | None = None
+    units: list[float] = field(default_factory=list)
 
     def basis(self, task: int) -> Tensor:
         """Return the own basis `[I, k]` of a finished task."""
         return self.memory[:, self.own[task].to(self.memory.device).long()]
+
+    def keep(self, layer: Layer) -> None:
+        """Put the layer back to where it was along the memory, as far as it is not free."""
+        self.held = follow(layer, self.memory, self.held)
+        hold(layer, self.memory, self.held, self.outputs, self.free)
 
 
 @final
@@ -65,6 +81,8 @@ class Scaling(nn.Module):
         super().__init__()
         self.most = most
         self.records = {n: Record(m.weight.detach().new_zeros(width(m), 0)) for n, m in layers(model).items()}
+        self.along: dict[str, Along] = {}  # what the running task scales, by layer; made when it is needed
+        self.named: dict[str, Layer] = {}  # the layers, while a task runs; likewise
 
     @property
     def live(self) -> dict[str, nn.Parameter]:
@@ -85,7 +103,11 @@ class Scaling(nn.Module):
     def relate(self, task: int, name: str, older: Sequence[int]) -> None:
         """Scale the running task's weights of a layer along the bases of `older` tasks, starting at Q = I."""
         assert len(older) <= self.most, "more relations than there is room for"
-        self.records[name].related[task] = list(older)
+        record = self.records[name]
+        record.related[task] = list(older)
+        sizes = [torch.linalg.matrix_norm(record.held[:, record.own[t].to(record.held.device).long()], 2) for t in older]
+        record.units = [1 / max(1.0, float(size)) for size in sizes]
+        self.along = {}
 
     def close(self, task: int) -> None:
         """Keep what the running task's scales have become."""
@@ -93,26 +115,18 @@ class Scaling(nn.Module):
             record.offsets[task] = [t.detach().clone() for t in self._offsets(name, task)]
         self._clear()
 
-    def matrices(self, model: nn.Module, task: int) -> dict[str, tuple[Layer, Tensor]]:
-        """Return the layers that `task` scales, by name, with their [W | b] `[O, I]` under that task."""
-        found: dict[str, tuple[Layer, Tensor]] = {}
-        for name, layer in layers(model).items():
-            record = self.records.get(name)
-            if record is None or not record.related.get(task):
-                continue
-            shared = matrix(layer)
-            record.memory = record.memory.to(shared)
-            more = [
-                scaled(shared, record.basis(older), offset.to(shared))
-                for older, offset in zip(record.related[task], self._offsets(name, task), strict=True)
-            ]
-            found[name] = (layer, shared + torch.stack(more).sum(0))
-        return found
-
     def weights(self, model: nn.Module, task: int) -> dict[str, Tensor]:
         """Return the parameters that are others under `task`, by their names in `model`; none for an unknown task."""
-        made = self.matrices(model, task)
-        return {f"{n}.{part}": t for n, (layer, m) in made.items() for part, t in parts(layer, m).items()}
+        made: dict[str, Tensor] = {}
+        for name, layer in layers(model).items():
+            record = self.records.get(name)
+            if record is not None and record.related.get(task):
+                shared = matrix(layer)
+                record.memory = record.memory.to(shared)
+                for older, offset in zip(record.related[task], self._offsets(name, task), strict=True):
+                    shared = shared + scaled(matrix(layer), record.basis(older), offset.to(shared))
+                made |= {f"{name}.{part}": t for part, t in parts(layer, shared).items()}
+        return made
 
     def forward(self, model: nn.Module, x: Tensor, task: Tensor) -> Output:
         """Return what `model` says of inputs `[N, ...]`, each under its own task `[N]`."""
@@ -134,6 +148,9 @@ class Scaling(nn.Module):
                     "own": {str(t): ids.clone() for t, ids in r.own.items()},
                     "related": {str(t): list(older) for t, older in r.related.items()},
                     "offsets": {str(t): [o.clone() for o in kept] for t, kept in r.offsets.items()},
+                    "held": r.held.clone(),
+                    "outputs": r.outputs,
+                    "units": list(r.units),
                 }
                 for name, r in self.records.items()
             },
@@ -151,14 +168,37 @@ class Scaling(nn.Module):
                 {int(t): ids.clone() for t, ids in saved["own"].items()},
                 {int(t): list(older) for t, older in saved["related"].items()},
                 {int(t): [o.to(place).clone() for o in kept] for t, kept in saved["offsets"].items()},
+                saved["held"].to(place).clone(),
+                saved["outputs"],
+                units=list(saved["units"]),
             )
             for name, saved in state["layers"].items()
         }
 
     def _under(self, model: nn.Module, x: Tensor, task: int) -> Output:
-        own = self.weights(model, task)
+        own = self._trained(model, task) if self.training and self.live else self.weights(model, task)
         said: Output = functional_call(model, own, (x,)) if own else model(x)
         return said
+
+    def layers(self, model: nn.Module) -> dict[str, Layer]:
+        """Return the layers of `model` by name; looked for once per task, which in each step would be slow."""
+        self.named = self.named or layers(model)
+        return self.named
+
+    def _trained(self, model: nn.Module, task: int) -> dict[str, Tensor]:
+        """Return the same as `weights`, for the task that is trained now; held coordinates count as constants."""
+        made: dict[str, Tensor] = {}
+        for name, layer in self.layers(model).items():
+            record, offsets = self.records[name], self.live.get(_key(name, task))
+            if offsets is not None and record.related.get(task):
+                record.held = follow(layer, record.memory, record.held)
+                if name not in self.along:
+                    self.along[name] = Along.of(
+                        record.memory, [record.own[t] for t in record.related[task]], record.units
+                    )
+                weight, bias = scaled_now(layer, offsets, record.held, self.along[name], record.outputs, record.free)
+                made |= {f"{name}.weight": weight} if bias is None else {f"{name}.weight": weight, f"{name}.bias": bias}
+        return made
 
     def _offsets(self, name: str, task: int) -> list[Tensor]:
         record = self.records[name]
@@ -166,12 +206,13 @@ class Scaling(nn.Module):
             return record.offsets[task]
         live = [self.live[_key(name, task)]] if record.related.get(task) else []
         return [
-            block[slot, : len(record.own[older]), : len(record.own[older])]
+            block[slot, : len(record.own[older]), : len(record.own[older])] * record.units[slot]
             for block in live
             for slot, older in enumerate(record.related[task])
         ]
 
     def _clear(self) -> None:
+        self.along, self.named = {}, {}
         for key in self.live:
             delattr(self, key)
 

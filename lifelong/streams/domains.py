@@ -19,7 +19,7 @@ from lifelong.types import Batch
 MOST_DOMAINS = 1000  # more values than this in a column are measurements, not domains
 
 
-def permuted(data: Data, experiences: int = 5, *, seed: int = 0) -> Scenario:
+def permuted(data: Data, experiences: int = 5, *, task_ids: bool = False, seed: int = 0) -> Scenario:
     """Return the same samples under another order of their values in each experience; the first keeps them.
 
     A permuted sample is another sample: each experience has ids of its own. (Goodfellow et al. 2013, arXiv:1312.6211)
@@ -27,6 +27,7 @@ def permuted(data: Data, experiences: int = 5, *, seed: int = 0) -> Scenario:
     Args:
         data: What to cut; any shape of samples.
         experiences: How many orders.
+        task_ids: Every sample tells which order it is in, 0, 1, ...; the stream stays domain-incremental.
         seed: Of the orders.
     """
     parts = Parts.of(data)
@@ -36,10 +37,18 @@ def permuted(data: Data, experiences: int = 5, *, seed: int = 0) -> Scenario:
     orders += [torch.randperm(size, generator=random) for _ in range(_at_least_one(experiences) - 1)]
     steps = [partial(transforms.permuted, order=order) for order in orders]
     names = [f"permutation-{i}" for i in range(experiences)]
-    return assemble("domain-il", parts, _changing(parts, steps, names), seed=seed, change="permuted")
+    made = _changing(parts, steps, names, task_ids)
+    return assemble("domain-il", parts, made, seed=seed, change="permuted", **_told(task_ids))
 
 
-def rotated(data: Data, experiences: int = 5, *, angles: Sequence[float] | None = None, seed: int = 0) -> Scenario:
+def rotated(
+    data: Data,
+    experiences: int = 5,
+    *,
+    angles: Sequence[float] | None = None,
+    task_ids: bool = False,
+    seed: int = 0,
+) -> Scenario:
     """Return the same images turned by another angle in each experience.
 
     A turned image is another sample: each experience has ids of its own.
@@ -49,6 +58,7 @@ def rotated(data: Data, experiences: int = 5, *, angles: Sequence[float] | None 
         experiences: How many angles to draw: 0, then one from each equal part of 0..180 degrees, ascending
             (Lopez-Paz and Ranzato 2017, arXiv:1706.08840).
         angles: Degrees counter-clockwise, instead of drawn ones.
+        task_ids: Every sample tells which angle it is at, 0, 1, ...; the stream stays domain-incremental.
         seed: Of the drawn angles.
     """
     parts = Parts.of(data)
@@ -61,8 +71,8 @@ def rotated(data: Data, experiences: int = 5, *, angles: Sequence[float] | None 
     _at_least_one(len(angles))
     steps = [partial(transforms.rotated, degrees=float(angle)) for angle in angles]
     names = [f"rotation-{angle:.1f}" for angle in angles]
-    turned = _changing(parts, steps, names)
-    return assemble("domain-il", parts, turned, seed=seed, change="rotated", angles=[float(a) for a in angles])
+    turned, listed = _changing(parts, steps, names, task_ids), [float(a) for a in angles]
+    return assemble("domain-il", parts, turned, seed=seed, change="rotated", angles=listed, **_told(task_ids))
 
 
 def domains(data: Data | Sequence[Data], *, column: int | Sequence[int] | None = None) -> Scenario:
@@ -133,7 +143,12 @@ def _by_column(parts: Parts, column: int | Sequence[int]) -> Scenario:
     return assemble("domain-il", parts, Steps(len(values), make), seed=0, change="column", column=listed)
 
 
-def _changing(parts: Parts, steps: Sequence[Transform], names: Sequence[str]) -> Steps:
+def _told(task_ids: bool) -> dict[str, bool]:
+    """Return the option that makes a scenario provide task ids; streams without them keep their signatures."""
+    return {"task_ids": True} if task_ids else {}
+
+
+def _changing(parts: Parts, steps: Sequence[Transform], names: Sequence[str], task_ids: bool) -> Steps:
     """Return one experience per transform, of all samples, computed when it is asked for."""
     stride = parts.stride
 
@@ -146,7 +161,8 @@ def _changing(parts: Parts, steps: Sequence[Transform], names: Sequence[str]) ->
 
     def make(index: int) -> Cut:
         held_out = None if test is None else partial(test, index)
-        return Cut(index, names[index], labels, partial(train, index), held_out, names=parts.classes)
+        task = index if task_ids else -1
+        return Cut(index, names[index], labels, partial(train, index), held_out, task=task, names=parts.classes)
 
     return Steps(len(steps), make)
 

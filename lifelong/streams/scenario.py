@@ -105,7 +105,7 @@ class Scenario:
         seed: Of everything that was drawn.
         counts: Experiences, classes, and training and test samples of the data it is cut from.
         data: Name and sha256 of the data.
-        options: How the maker was called, as plain values.
+        options: How the maker was called, as plain values; `task_ids` adds `task_id` to what the kind provides.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Scenario:
     @property
     def provides(self) -> frozenset[str]:
         """Return what this scenario tells a learner: of `boundaries`, `task_id`, `known_classes` and `epochs`."""
-        return PROVIDES[self.kind]
+        return PROVIDES[self.kind] | {"task_id"} if self.options.get("task_ids") else PROVIDES[self.kind]
 
     @property
     def signature(self) -> dict[str, Any]:

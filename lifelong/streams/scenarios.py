@@ -1,4 +1,4 @@
-"""The scenarios: five ways to cut data into a stream, and the table of permanent ids.
+"""The scenarios: the ways to cut data into a stream, and the table of permanent ids.
 
 Each draws from a generator of its own: the same seed gives the same stream, and global random state stays untouched.
 """
@@ -19,6 +19,7 @@ from lifelong.data import load
 from lifelong.errors import ConfigError, DataError, UnknownName
 from lifelong.labels import Label
 from lifelong.streams.domains import domains, permuted, rotated
+from lifelong.streams.overlaps import overlapping
 from lifelong.streams.parts import Data, Parts, Samples, from_data, of_classes
 from lifelong.streams.scenario import Cut, Scenario, Steps, assemble, newest
 from lifelong.streams.validation import validation
@@ -26,7 +27,7 @@ from lifelong.types import Batch
 
 __all__ = [
     "SCENARIOS", "Recipe", "Scenario", "class_incremental", "data_incremental", "domains", "from_data", "online",
-    "permuted", "rotated", "scenario", "task_incremental", "validation",
+    "overlapping", "permuted", "rotated", "scenario", "task_incremental", "validation",
 ]  # fmt: skip
 
 Order = str | Sequence[Label] | None
@@ -167,6 +168,10 @@ _FMNIST = {
     "split-fmnist": Recipe("5 x 2 classes, no task id", "fashion-mnist", class_incremental, {"experiences": 5}),
     "task-fmnist": Recipe("5 x 2 classes, task id given", "fashion-mnist", task_incremental, {"experiences": 5}),
     "permuted-fmnist": Recipe("5 pixel orders", "fashion-mnist", permuted, {"experiences": 5}),
+    "permuted-fmnist-tasks": Recipe("10 pixel orders, task id given", "fashion-mnist", permuted,
+                                    {"experiences": 10, "task_ids": True}),
+    "overlap-fmnist": Recipe("5 tasks of 4 classes, each class in two tasks, task id given", "fashion-mnist",
+                             overlapping),
     "rotated-fmnist": Recipe("5 angles in 0..180 degrees", "fashion-mnist", rotated, {"experiences": 5}),
     "data-fmnist": Recipe("5 i.i.d. parts", "fashion-mnist", data_incremental, {"experiences": 5}),
     "online-fmnist": Recipe("10 samples at a time, once, class after class", "fashion-mnist", online,
@@ -178,6 +183,10 @@ SCENARIOS: Mapping[str, Recipe] = {
     **{f"{name}-small": replace(recipe, data="fashion-mnist-small") for name, recipe in _FMNIST.items()},
     "split-digits": Recipe("5 x 2 classes of 8x8 digits", "digits", class_incremental, {"experiences": 5}),
     "split-mnist10k": Recipe("5 x 2 classes of 10,000 digits", "mnist10k", class_incremental, {"experiences": 5}),
+    "permuted-mnist10k": Recipe("10 pixel orders", "mnist10k", permuted, {"experiences": 10}),
+    "permuted-mnist10k-tasks": Recipe(
+        "10 pixel orders, task id given", "mnist10k", permuted, {"experiences": 10, "task_ids": True}
+    ),
     "split-cifar10": Recipe("5 x 2 classes", "cifar10", class_incremental, {"experiences": 5}),
     "split-cifar100": Recipe("10 x 10 classes", "cifar100", class_incremental, {"experiences": 10}),
     "online-elec": Recipe("10 rows at a time in file order", "elec", online, {"size": 10, "order": "file"}),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.errors import DataError
 
@@ -28,6 +28,15 @@ def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:
     for task, own in tasks.items():
         mask[task, own] = True
     return mask
+
+
+def answered(model: nn.Module, logits: Tensor, task: Tensor) -> Tensor:
+    """Return `logits` `[N, C]`, in a task-incremental setting with -inf for classes of other tasks than `task` `[N]`.
+
+    Every loss on samples of a task goes through here, the learner's own as well as those of remembered samples.
+    """
+    allowed = getattr(model, "allowed", None)
+    return logits if allowed is None else logits.masked_fill(~allowed[task], -torch.inf)
 
 
 def _fits(x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

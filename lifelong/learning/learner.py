@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
-from lifelong.learning.inputs import check_inputs, task_mask
+from lifelong.learning.inputs import answered, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
@@ -84,7 +84,6 @@ class Learner:
         self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}
         self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
         self._epoch_start = self.random.get_state()
-        self._mask: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._parameters: dict[str, nn.Parameter] = {}
         self._rebuild()
@@ -266,7 +265,7 @@ class Learner:
         strategy, model = self.strategy, self.model
         mixed = strategy.augment(batch)
         out = model(mixed.x, mixed.task)
-        logits = out.logits if self._mask is None else out.logits.masked_fill(~self._mask[mixed.task], -torch.inf)
+        logits = answered(model, out.logits, mixed.task)
         loss = strategy.loss(model, mixed, Output(out.features, logits))
         loss = F.cross_entropy(logits, mixed.y) if loss is None else loss
         extra = strategy.penalty(model, mixed, out)
@@ -296,10 +295,11 @@ class Learner:
         self._rebuild()
 
     def _rebuild(self) -> None:
-        """Point the optimizer at the parameters that exist now; momenta follow by name."""
+        """Point the optimizer at the parameters that exist now; momenta follow what grew, not what was replaced."""
         now, before = trained(self.model), self._parameters
         if now.keys() != before.keys() or any(p is not before[name] for name, p in now.items()):
-            old = named_state(self._optimizer, before) if self._optimizer else {}
+            kept = {n: p for n, p in before.items() if n in now and (now[n] is p or now[n].shape != p.shape)}
+            old = named_state(self._optimizer, kept) if self._optimizer else {}
             self._parameters = now
             self._optimizer = self.optim.make(list(now.values())) if now else None
             if self._optimizer:
@@ -309,7 +309,7 @@ class Learner:
             next((p.dtype for p in self.model.parameters()), torch.float32),
             self.model.input_shape,
         )
-        self._mask = task_mask(self.tasks, self._room).to(self.device) if self.by_task else None
+        self.model.allowed = task_mask(self.tasks, self._room).to(self.device) if self.by_task else None
 
 
 def plain(learner: Learner) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def find(name: str, **arguments: Any) -> Strategy:
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "naive": lambda: find("naive"),
     "joint": lambda: find("joint"),
+    "cumulative": lambda: find("cumulative"),
     "replay": lambda: find("replay", capacity=12),
     "balanced": lambda: find("replay", capacity=12, policy="balanced"),
     "powerlaw": lambda: find("powerlaw", capacity=12),

@@ -1,5 +1,6 @@
 """The studies behind `benchmarks/claims.py`, one module per family of methods."""
 
+from studies import baselines
 from studies.study import Study
 
-STUDIES: list[Study] = []
+STUDIES: list[Study] = [*baselines.STUDIES]

@@ -7,7 +7,7 @@ Differs: the memory is drawn from before the new batch enters it; only the first
     every class of the stream a column from the start, where training pushes it down as a negative: a head of that
     many `classes` gives the same here).
 Checked: loss and its gradient against a hand computation, memory against what was said in the step
-    (tests/test_der.py); alpha 0 equals naive bit for bit (laws); accuracy within 2 points of Avalanche's (baselines).
+    (tests/test_der.py); alpha 0 equals naive bit for bit (laws).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Every baseline beside the same method in Avalanche: same images, order of experiences, first weights and budget.
 
 Where the two differ by more than 2 points, the row says which defect of Avalanche's does it, and a second row shows
-that the two agree once that defect is taken out (`studies/peer.py`). Without avalanche these studies are left out.
+that the two agree once that is taken out (`studies/mended.py`) or, where it is a matter of timing, put in
+(`studies/late.py`). Without avalanche these studies are left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lifelong.models import build
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import class_incremental, task_incremental
 from lifelong.types import Batch
+from studies.late import Late
 from studies.study import Claim, Figures, Study, train
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ SPEC = {
 }  # all columns from the start, as Avalanche has them
 BY_CLASS = ("naive", "joint", "cumulative", "replay", "er_ace", "der", "derpp", "mir", "gdumb", "icarl", "slda")
 BY_TASK = ("naive", "agem", "gem", "ewc", "si", "mas", "lwf")
+TIMED = ("replay", "der", "derpp")
 MENDED = ("er_ace", "mir", "ewc", "si", "mas")
 SIZES = {"per": 400, "test": 200}  # images per class that train (of all experiences) and that test
 SMALL = {"per": 40, "test": 20}
@@ -104,10 +107,12 @@ def compared(names: Sequence[str], scenario: Scenario, budget: Budget, seed: int
             model, by_task = build(SPEC, seed=seed), scenario.kind == "task-il"
             answer = peer.learned(method, batches, model, spent, seed, by_task=by_task)
             found[f"avalanche.{method}.acc"] = accuracy(tests, answer)
-        strategy = plugins.find("strategy", name)(**settings(name, spent, len(batches[0]), seed))
         passes = {"batch_size": spent.batch, "epochs": spent.epochs, "seed": seed}
-        _, matrix, cost = train(scenario, strategy, SPEC, optim=Optim(lr=spent.lr), **passes)
-        found |= {f"{name}.acc": matrix.summary()["acc_final"], **{f"{name}.{k}": v for k, v in cost.items()}}
+        for late in (False, True) if name in TIMED else (False,):
+            strategy = plugins.find("strategy", name)(**settings(name, spent, len(batches[0]), seed))
+            strategy, method = (Late(strategy), f"{name}-late") if late else (strategy, name)
+            _, matrix, cost = train(scenario, strategy, SPEC, optim=Optim(lr=spent.lr), **passes)
+            found |= {f"{method}.acc": matrix.summary()["acc_final"], **{f"{method}.{k}": v for k, v in cost.items()}}
     return found
 
 
@@ -171,11 +176,29 @@ def agrees(method: str, why: str = "", *, mended: bool = False, smoke: bool = Fa
     )
 
 
+def timed(method: str) -> list[Claim]:
+    """Return the rows of a method whose memory Avalanche fills at another time: as they are, and at the same time."""
+    ours = agrees(method, LATE)
+    same = replace(
+        ours,
+        name=f"{method} with Avalanche's timing - Avalanche's",
+        about=f"final accuracy of {method} whose memory waits for the end of an experience, minus Avalanche's",
+        ours=lambda f: f[f"{method}-late.acc"] - f[f"avalanche.{method}.acc"],
+        methods=(f"{method}-late",),
+        required=True,
+    )
+    return [ours, same]
+
+
 def both(defects: Mapping[str, str]) -> list[Claim]:
     """Return, for each method with a defect in Avalanche, the row with it and the row without it."""
     return [agrees(method, why, mended=mended) for method, why in defects.items() for mended in (False, True)]
 
 
+LATE = (
+    "its memory takes an experience in when it has ended; the papers' and ours take it in sample by sample, "
+    "so that part of what is rehearsed is of the running experience"
+)
 CLASS_DEFECTS = {
     "er_ace": "ACECriterion halves the sum of the two losses, which halves the step",
     "mir": "MIRPlugin leaves the classes of the experience that has just ended out of what it rehearses",
@@ -195,11 +218,11 @@ NOTHING = Claim(
     "what Avalanche's SynapticIntelligencePlugin adds to plain training on a CPU: nothing",
     lambda f: f["avalanche.si.acc"] - f["avalanche.naive.acc"], "|x| <=", 0.0, required=False,
 )  # fmt: skip
-TUNED = "the strengths (100, 1, .1, 1) on images held out of the training part; the rest are the papers' or Avalanche's"
+TUNED = "the strengths (PULLS) on images held out of the training part; the rest are the papers' or Avalanche's"
 ALL = [
     Study("baselines-class", by_class,
-          [*(agrees(name, smoke=name == "naive") for name in BY_CLASS if name not in CLASS_DEFECTS),
-           *both(CLASS_DEFECTS), *EXACT], TUNED),
+          [*(agrees(name, smoke=name == "naive") for name in BY_CLASS if name not in {*CLASS_DEFECTS, *TIMED}),
+           *(row for name in TIMED for row in timed(name)), *both(CLASS_DEFECTS), *EXACT], TUNED),
     Study("baselines-task", by_task,
           [*(agrees(name) for name in BY_TASK if name not in TASK_DEFECTS), *both(TASK_DEFECTS), NOTHING], TUNED),
 ]  # fmt: skip

@@ -19,6 +19,7 @@ OPERATIONS: dict[str, Callable[[float, float], bool]] = {
     ">=": lambda value, limit: value >= limit,
     "<": lambda value, limit: value < limit,
     "<=": lambda value, limit: value <= limit,
+    "|x| <=": lambda value, limit: abs(value) <= limit,
 }
 
 

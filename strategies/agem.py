@@ -3,7 +3,7 @@
 Source: Chaudhry et al. 2019, "Efficient Lifelong Learning with A-GEM", equation 11.
 Differs: the memory is bounded for the whole stream and shared equally by the finished experiences. The promise is
     about the gradient: momentum and Adam add older directions to it, so use plain SGD where it has to hold for the
-    step. Not for task-incremental streams: the reference gradient would be that of the softmax over all classes.
+    step.
 Checked: after the projection the inner product with the reference gradient is at least 0, and a gradient that agrees
     is not touched, by property (tests/test_gem.py); samples=0 equals naive bit for bit (laws).
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy, gradients
 from lifelong.learning.samples import Episodes
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import KINDS, State
 from lifelong.types import Batch, Experience, Output
 
 
@@ -39,7 +39,7 @@ class AveragedGEM(Strategy):
         seed: Of the memory's own generators.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
     strength = "samples"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "one averaged constraint needs a smaller learning rate than this law's to keep classes apart"

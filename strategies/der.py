@@ -2,8 +2,10 @@
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning: a Strong, Simple Baseline", equation 5.
 Differs: the memory is drawn from before the new batch enters it; only the first pass over an experience is offered to
-    it; a class that was not known when the sample came counts as the least likely known one (the authors give
-    every class of the stream a column from the start, where training pushes it down as a negative).
+    it, a later pass renews the logits of what was kept (the authors offer every pass, so their logits are of any of
+    them); a class that was not known when the sample came counts as the least likely known one (the authors give
+    every class of the stream a column from the start, where training pushes it down as a negative: a head of that
+    many `classes` gives the same here).
 Checked: loss and its gradient against a hand computation, memory against what was said in the step
     (tests/test_der.py); alpha 0 equals naive bit for bit (laws).
 """
@@ -47,6 +49,7 @@ class DarkReplay(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start counting the first pass."""
         self.first.begin(experience)
+        self.memory.begin()
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
@@ -67,9 +70,10 @@ class DarkReplay(Strategy):
         return F.cross_entropy(logits, y) + self.alpha * distance(out.logits[mine], then)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples and what was said of them before the step, once each."""
-        fresh = self.first.new(batch)
-        self.memory.add(fresh, out.logits[: len(fresh)])
+        """Offer the new samples once each, and remember what was said of them before the step, the last time."""
+        new = len(self.first.new(batch))
+        self.memory.add(batch[:new], out.logits[:new])
+        self.memory.again(batch[new:], out.logits[new:])
 
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Stop counting."""

@@ -2,7 +2,8 @@
 
 Source: Buzzega et al. 2020, "Dark Experience for General Continual Learning: a Strong, Simple Baseline", equation 6.
 Differs: as in `der`: the memory is drawn from before the new batch enters it; only the first pass over an experience
-    is offered to it; a class that was not known when the sample came counts as the least likely known one.
+    is offered to it, a later pass renews the logits of what was kept; a class that was not known when the sample came
+    counts as the least likely known one.
 Checked: loss against a hand computation, alpha = beta = 0 equals naive, beta = 0 equals `der`'s loss
     (tests/test_der.py); ratio 0 equals naive bit for bit (laws).
 """
@@ -49,6 +50,7 @@ class DarkReplayPlus(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start counting the first pass."""
         self.first.begin(experience)
+        self.memory.begin()
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by two draws of round(ratio * N) remembered samples."""
@@ -72,9 +74,10 @@ class DarkReplayPlus(Strategy):
         return new + self.alpha * distance(out.logits[one], then) + self.beta * labels
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples and what was said of them before the step, once each."""
-        fresh = self.first.new(batch)
-        self.memory.add(fresh, out.logits[: len(fresh)])
+        """Offer the new samples once each, and remember what was said of them before the step, the last time."""
+        new = len(self.first.new(batch))
+        self.memory.add(batch[:new], out.logits[:new])
+        self.memory.again(batch[new:], out.logits[new:])
 
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Stop counting."""

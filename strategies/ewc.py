@@ -4,7 +4,7 @@ Source: Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural n
     Schwarz et al. 2018, "Progress & Compress", section 3.3 (online: one pull, decayed by gamma).
 Differs: the Fisher diagonal is a mean over single samples, never the square of a batch's mean gradient; the separate
     pulls are kept as one equivalent quadratic, so memory does not grow with the number of tasks; columns of a head
-    that came later are free. In a task-incremental stream the Fisher is that of the softmax over all classes.
+    that came later are free.
 Checked: Fisher against the closed form of logistic regression (tests/test_fisher.py); penalty, gradient and growth
     against a hand computation, separate pulls against their plain sum (tests/test_ewc.py); strength 0 equals naive
     bit for bit (laws).

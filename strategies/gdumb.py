@@ -17,9 +17,10 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import ClassBalanced, Needs, Strategy
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import KINDS, State
 from lifelong.models import Classifier, build
 from lifelong.types import Batch, Experience, Output
 
@@ -39,7 +40,7 @@ class GDumb(Strategy):
         seed: Of the memory, the fresh weights and the order of samples.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
 
     def __init__(
         self,
@@ -108,7 +109,7 @@ class GDumb(Strategy):
             for rows in torch.randperm(len(memory), generator=self.random).split(self.batch_size):
                 batch = memory.take(rows.to(memory.y.device))
                 optimizer.zero_grad()
-                F.cross_entropy(model(batch.x, batch.task).logits, batch.y).backward()
+                F.cross_entropy(answered(model, model(batch.x, batch.task).logits, batch.task), batch.y).backward()
                 optimizer.step()
         optimizer.zero_grad()
         for p in weights:

@@ -3,8 +3,7 @@
 Source: Lopez-Paz and Ranzato 2017, "Gradient Episodic Memory for Continual Learning", equations 8 to 12.
 Differs: the memory is bounded for the whole stream and shared equally by the finished experiences, each a uniform
     sample instead of its last ones; the dual programme is solved by an exact active-set method on the Gram matrix, no
-    ridge is added to it. The promise is about the gradient: use plain SGD where it has to hold for the step. Not for
-    task-incremental streams: the past's gradients would be those of the softmax over all classes.
+    ridge is added to it. The promise is about the gradient: use plain SGD where it has to hold for the step.
 Checked: programme against all active sets, projection against its optimality conditions, by property
     (tests/test_gem.py).
 """
@@ -20,7 +19,7 @@ from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy, gradients
 from lifelong.learning.qp import nonnegative
 from lifelong.learning.samples import Episodes
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import KINDS, State
 from lifelong.types import Batch, Experience, Output
 
 
@@ -48,7 +47,7 @@ class GEM(Strategy):
         seed: Of the memory's own generators.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
 
     def __init__(self, capacity: int = 256, margin: float = 0.5, seed: int = 0) -> None:
         if margin < 0:

@@ -1,54 +1,63 @@
-"""Train on everything seen so far: the upper line of every comparison.
+"""Train on everything seen so far, from the start each time: the upper line of every comparison.
 
-Source: the usual baseline ("joint", "cumulative", "multitask").
-Differs: the model is not drawn anew at each experience; it goes on from where it was.
-Checked: each pass takes every sample seen so far exactly once (tests/test_strategies.py).
+Source: the usual baseline ("joint", "offline", "multitask").
+Differs: it is trained anew at each experience, so that there is a model after each; the last of them is the usual one.
+Checked: each pass takes every sample seen so far exactly once (tests/test_strategies.py); the model after an experience
+    is the one that is trained on all samples at once, bit for bit (tests/test_joint.py).
 """
 
 from __future__ import annotations
 
 from typing import final
 
-from torch import nn
+from torch import Tensor, nn
 
 from lifelong.labels import LabelMap
 from lifelong.learning import Needs, Strategy
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience
+from lifelong.learning.optimizers import trained
+from lifelong.learning.quadratic import padded
+from lifelong.learning.samples import Everything
+from lifelong.learning.strategy import KINDS, State
+from lifelong.types import Experience
 
 
 @final
 class Joint(Strategy):
-    """Pass over all samples of all experiences so far, as if they had come at once.
+    """Go back to the first weights, then pass over all samples of all experiences so far, as if they had come at once.
 
     Memory and time per experience grow without bound: it shows what is possible, not what is affordable.
     """
 
-    needs = Needs(boundaries=True, bounded=False, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(boundaries=True, bounded=False, scenarios=KINDS - {"online"})
 
     def __init__(self) -> None:
-        self.seen: Batch | None = None  # samples of all finished experiences, with class indices
-        self.now: Batch | None = None  # those, and the ones being learned
+        self.samples = Everything()
+        self.first: dict[str, Tensor] = {}  # what was drawn for each weight; columns of new classes are added
+
+    def begin(self, model: nn.Module, experience: Experience) -> None:
+        """Go back to what was drawn; weights are replaced, so that no momentum of the last training stays."""
+        for name, p in trained(model).items():
+            self.first[name] = padded(self.first[name], p) if name in self.first else p.detach().clone()
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(self.first[name].clone()))
 
     def prepare(self, experience: Experience, labels: LabelMap) -> Experience:
         """Return an experience of everything: what was seen before, then what is new."""
-        new = Batch.cat(list(experience.batches(1 << 20, None, labels)))
-        self.now = Batch.cat([self.seen, new]) if self.seen else new
-        names, task = labels.tolist(), experience.task
-        return Experience(experience.index, experience.name, experience.classes, self.now, task=task, names=names)
+        return self.samples.prepare(experience, labels)
 
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Count this experience's samples among those seen."""
-        self.seen, self.now = self.now, None
+        self.samples.end()
 
     def state(self) -> State:
-        """Return all samples of finished experiences."""
-        return {"seen": self.seen.state() if self.seen else {}}
+        """Return all samples of finished experiences, and the first weights."""
+        return {"samples": self.samples.state(), "first": dict(self.first)}
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.seen = Batch(**state["seen"]) if state["seen"] else None
+        self.samples.restore(state["samples"])
+        self.first = dict(state["first"])
 
     def summary(self) -> dict[str, float]:
         """Return how many samples are kept."""
-        return {"memory": float(len(self.seen or []))}
+        return {"memory": float(len(self.samples))}

@@ -2,8 +2,7 @@
 
 Source: Aljundi et al. 2019, "Online Continual Learning with Maximally Interfered Retrieval", section 3.1 (ER-MIR).
 Differs: the memory is drawn from before the new batch enters it; only the first pass over an experience is offered to
-    it; the look-ahead is a plain gradient step of its own size `rate`, whatever the optimizer does. Not for
-    task-incremental streams: the look-ahead's loss would be over all classes.
+    it; the look-ahead is a plain gradient step of its own size `rate`, whatever the optimizer does.
 Checked: chosen samples against a look-ahead computed by really stepping a copy (tests/test_mir.py); ratio 0 equals
     naive bit for bit (laws).
 """
@@ -18,10 +17,11 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Reservoir, Strategy
+from lifelong.learning import Reservoir, Strategy
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import KINDS, State
+from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
 
 
@@ -39,7 +39,6 @@ class InterferedReplay(Strategy):
         seed: Of the memory's own generator.
     """
 
-    needs = Needs(scenarios=KINDS - {"task-il"})
     strength = "ratio"
 
     def __init__(
@@ -97,10 +96,10 @@ class InterferedReplay(Strategy):
 def interference(model: nn.Module, batch: Batch, old: Batch, rate: float) -> Tensor:
     """Return how much a gradient step of `rate` on `batch` would raise the loss of each sample of `old`, `[N]`."""
     weights = trained(model)
-    loss = F.cross_entropy(model(batch.x, batch.task).logits, batch.y)
+    loss = F.cross_entropy(answered(model, model(batch.x, batch.task).logits, batch.task), batch.y)
     found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True, materialize_grads=True)
     ahead = {name: p.detach() - rate * g for (name, p), g in zip(weights.items(), found, strict=True)}
     with torch.no_grad():
-        now = F.cross_entropy(model(old.x, old.task).logits, old.y, reduction="none")
-        then = F.cross_entropy(functional_call(model, ahead, (old.x, old.task)).logits, old.y, reduction="none")
+        said = model(old.x, old.task).logits, functional_call(model, ahead, (old.x, old.task)).logits
+        now, then = (F.cross_entropy(answered(model, one, old.task), old.y, reduction="none") for one in said)
     return then - now

@@ -11,7 +11,7 @@ from lifelong.checks import Toy, digest, learner
 from lifelong.errors import ConfigError
 from lifelong.learning import Chain
 from lifelong.learning.dark import DarkMemory, distance
-from lifelong.types import Batch, Output
+from lifelong.types import Batch, Experience, Output
 from strategies.der import DarkReplay
 from strategies.derpp import DarkReplayPlus
 from strategies.er_ace import AsymmetricReplay
@@ -56,23 +56,28 @@ def test_the_distance_by_hand() -> None:
     torch.testing.assert_close(now.grad, torch.tensor([[0.2, 0.0, 1.0], [-1.6, -1.2, 0.0]]))
 
 
-def test_what_is_remembered_is_what_was_said_in_the_step() -> None:
-    strategy = DarkReplay(capacity=500)
+@pytest.mark.parametrize("make", [DarkReplay, DarkReplayPlus])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_what_is_remembered_is_what_was_last_said_of_a_sample_when_it_was_new(make, epochs: int) -> None:
+    """In the step, before it was taken; of an earlier experience nothing is renewed, though its ids come again."""
+    strategy = make(capacity=50)
     made, said = learner(strategy), {}
     observe = strategy.observe
 
     def noting(model: nn.Module, new: Batch, out: Output) -> None:
-        for i, row in zip(new.ids.tolist(), out.logits.detach(), strict=True):
-            said.setdefault(i, row.clone())
+        for i, y, row in zip(new.ids.tolist(), new.y.tolist(), out.logits.detach(), strict=True):
+            said[i, y] = row.clone()
         observe(model, new, out)
 
     strategy.observe = noting  # type: ignore[method-assign]
-    for experience in Toy().experiences(2):
-        made.fit(experience, 2)
+    for e in Toy().experiences(3):
+        assert isinstance(e.train, Batch)
+        same_ids = Batch.of(e.train.x, e.train.y)
+        made.fit(Experience(e.index, e.name, e.classes, same_ids, names=e.names), epochs)
     kept, logits = strategy.memory.samples.store.all, strategy.memory.logits
-    assert len(kept) == 160
-    for i, row in zip(kept.ids.tolist(), logits, strict=False):
-        assert torch.equal(row[: len(said[i])], said[i])
+    assert len(kept) == 50
+    for i, y, row in zip(kept.ids.tolist(), kept.y.tolist(), logits, strict=True):
+        assert torch.equal(row[: len(said[i, y])], said[i, y])
 
 
 @pytest.mark.parametrize("after", [0, 2])

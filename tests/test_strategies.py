@@ -60,9 +60,10 @@ def watched(strategy: Strategy) -> list[tuple[list[int], list[int], int]]:
 
 @pytest.mark.parametrize("size", [1, 4, 50])
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_joint_passes_over_every_sample_exactly_once_per_epoch(size: int, epochs: int) -> None:
+@pytest.mark.parametrize("name", ["joint", "cumulative"])
+def test_upper_lines_pass_over_every_sample_exactly_once_per_epoch(name: str, size: int, epochs: int) -> None:
     """Whatever the sizes of experiences and batches."""
-    joint = find("joint")()
+    joint = find(name)()
     steps, made = watched(joint), learner(joint, size=size)
     seen: list[int] = []
     for experience in stream():
@@ -81,7 +82,7 @@ def test_joint_keeps_samples_as_they_came() -> None:
     joint = find("joint")()
     made = learner(joint)
     made.fit(stream()[0])
-    kept = joint.seen
+    kept = joint.samples.seen
     expected = stream()[0].train.take(kept.ids)
 
     assert torch.equal(kept.x, expected.x)
@@ -202,6 +203,7 @@ def test_simplex_distils_from_a_frozen_copy_of_the_previous_version() -> None:
 STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "naive": find("naive"),
     "joint": find("joint"),
+    "cumulative": find("cumulative"),
     "replay": lambda: find("replay")(capacity=6),
     "balanced": lambda: find("replay")(capacity=6, policy="balanced"),
     "powerlaw": lambda: find("powerlaw")(capacity=8),

@@ -28,7 +28,7 @@ class Claim:
         name: Permanent id of the row.
         about: The claim, in words.
         ours: One seed's figures -> the number that is judged.
-        operation: `>`, `>=`, `<` or `<=`, applied to the mean over seeds.
+        operation: `>`, `>=`, `<`, `<=` or `|x| <=`, applied to the mean over seeds.
         limit: What it is compared with.
         paper: The number or claim of the paper, as far as it is known.
         methods: Whose cost is shown beside it.

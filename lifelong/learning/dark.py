@@ -1,4 +1,4 @@
-"""A memory of samples and of what the model said of them when they came."""
+"""A memory of samples and of what the model said of them when they last came."""
 
 from __future__ import annotations
 
@@ -25,17 +25,27 @@ class DarkMemory:
     def __init__(self, capacity: int, seed: int = 0) -> None:
         self.samples = Reservoir(capacity, seed)
         self.logits = torch.empty(capacity, 0)
+        self.fresh = torch.zeros(capacity, dtype=torch.bool)  # rows of the running experience
 
     def __len__(self) -> int:
         return len(self.samples)
 
+    def begin(self) -> None:
+        """Let what is held belong to finished experiences: its logits stay as they are."""
+        self.fresh.zero_()
+
     def add(self, batch: Batch, logits: Tensor) -> None:
         """Offer samples with their logits `[N, C]`."""
         slots, rows = self.samples.add(batch)
-        new = logits.shape[1] - self.logits.shape[1]
-        if new > 0:
-            self.logits = torch.cat([self.logits, torch.full((len(self.logits), new), torch.nan)], 1)
-        self.logits[slots, : logits.shape[1]] = logits.detach()[rows].to(self.logits)
+        self.fresh[slots] = True
+        self._write(slots, logits, rows)
+
+    def again(self, batch: Batch, logits: Tensor) -> None:
+        """Replace the logits of those samples of the running experience that are held and came once more."""
+        if len(batch):
+            same = self.samples.store.all.ids[:, None] == batch.ids.to("cpu")
+            slots, rows = (same & self.fresh[: len(self), None]).nonzero(as_tuple=True)
+            self._write(slots, logits, rows)
 
     def draw(self, count: int) -> tuple[Batch, Tensor]:
         """Return `count` samples drawn uniformly, and their logits `[count, C]` (NaN where a class was not known)."""
@@ -44,7 +54,12 @@ class DarkMemory:
 
     def state(self) -> State:
         """Return samples, logits and the generator's state."""
-        return {"samples": self.samples.state(), "logits": self.logits[: len(self)].clone()}
+        count = len(self)
+        return {
+            "samples": self.samples.state(),
+            "logits": self.logits[:count].clone(),
+            "fresh": self.fresh[:count].clone(),
+        }
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
@@ -52,6 +67,14 @@ class DarkMemory:
         kept = state["logits"]
         self.logits = torch.full((self.samples.store.capacity, kept.shape[1]), torch.nan)
         self.logits[: len(kept)] = kept
+        self.begin()
+        self.fresh[: len(kept)] = state["fresh"]
+
+    def _write(self, slots: Tensor, logits: Tensor, rows: Tensor) -> None:
+        new = logits.shape[1] - self.logits.shape[1]
+        if new > 0:
+            self.logits = torch.cat([self.logits, torch.full((len(self.logits), new), torch.nan)], 1)
+        self.logits[slots, : logits.shape[1]] = logits.detach()[rows.to(logits.device)].to(self.logits)
 
 
 def distance(logits: Tensor, then: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError, DataError, UnknownName
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.outer import summed
 from lifelong.types import Batch, Output
@@ -65,13 +66,19 @@ def sensitivity(model: nn.Module, batch: Batch, *, size: int = 32) -> Importance
 
     Source: Aljundi et al. 2018, "Memory Aware Synapses", equations 2 and 5.
     """
-    return mean_gradient(model, batch, lambda out, _: out.logits.square().sum(), torch.abs, size=size)
+
+    def square(out: Output, _: Tensor) -> Tensor:
+        return out.logits.masked_fill(out.logits.isneginf(), 0.0).square().sum()
+
+    return mean_gradient(model, batch, square, torch.abs, size=size)
 
 
 def mean_gradient(
     model: nn.Module, batch: Batch, value: Value, fold: Callable[[Tensor], Tensor], *, size: int = 32
 ) -> Importance:
     """Return the mean over samples of `fold(d value / d w)` for each trained parameter w, by name.
+
+    In a task-incremental setting `value` sees -inf for the logits of other tasks' classes.
 
     Raises:
         DataError: No samples.
@@ -85,7 +92,7 @@ def mean_gradient(
 
     def one(w: Importance, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         out = functional_call(model, w, (x[None], task[None]))
-        return value(Output(out.features[0], out.logits[0]), y)
+        return value(Output(out.features[0], answered(model, out.logits, task[None])[0]), y)
 
     each = vmap(grad(one), in_dims=(None, 0, 0, 0))
     total = {name: torch.zeros_like(w) for name, w in weights.items()}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.types import Batch
 
@@ -26,10 +27,13 @@ def replace(model: nn.Module, vector: Tensor) -> None:
 
 
 def of_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Return the gradient of the mean cross-entropy of `batch`; the gradients in place stay as they are."""
+    """Return the gradient of the mean cross-entropy of `batch`; the gradients in place stay as they are.
+
+    In a task-incremental setting a sample is compared with its own task's classes.
+    """
     weights = list(trained(model).values())
     batch = batch.to(weights[0].device)
-    loss = F.cross_entropy(model(batch.x, batch.task).logits, batch.y)
+    loss = F.cross_entropy(answered(model, model(batch.x, batch.task).logits, batch.task), batch.y)
     found = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
     return torch.cat([g.flatten() for g in found])
 

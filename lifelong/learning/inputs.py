@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.errors import DataError
 
@@ -24,7 +24,7 @@ def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
 def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:
     """Return a mask `[M, C]`: row t allows the class indices of task t, the last row (task -1) allows all.
 
-    There are rows for as many tasks again (they allow nothing yet), so that `allowed` can fill them in.
+    There are rows for as many tasks again (they allow nothing yet), so that `allow` can fill them in.
     """
     mask = torch.zeros(2 * max(tasks, default=-1) + 4, classes, dtype=torch.bool)
     mask[-1] = True
@@ -33,7 +33,7 @@ def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:
     return mask
 
 
-def allowed(mask: Tensor | None, task: int, own: Sequence[int]) -> Tensor | None:
+def allow(mask: Tensor | None, task: int, own: Sequence[int]) -> Tensor | None:
     """Return `mask` with the classes of a task filled in, or None if it has no room for them and must be made anew.
 
     So a new task costs the same however many came before it.
@@ -42,6 +42,15 @@ def allowed(mask: Tensor | None, task: int, own: Sequence[int]) -> Tensor | None
         return None
     mask[task, list(own)] = True
     return mask
+
+
+def answered(model: nn.Module, logits: Tensor, task: Tensor) -> Tensor:
+    """Return `logits` `[N, C]`, in a task-incremental setting with -inf for classes of other tasks than `task` `[N]`.
+
+    Every loss on samples of a task goes through here, the learner's own as well as those of remembered samples.
+    """
+    allowed = getattr(model, "allowed", None)
+    return logits if allowed is None else logits.masked_fill(~allowed[task], -torch.inf)
 
 
 def _fits(x: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

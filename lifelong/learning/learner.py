@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
-from lifelong.learning.inputs import allowed, check_inputs, task_mask
+from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
@@ -84,7 +84,6 @@ class Learner:
         self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}
         self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
         self._epoch_start = self.random.get_state()
-        self._mask: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._parameters: dict[str, nn.Parameter] = {}
         self._rebuild()
@@ -215,7 +214,7 @@ class Learner:
             ConfigError: The state is of another model or strategy.
         """
         self.labels = LabelMap(state["labels"])
-        self.tasks, self._mask = {int(k): list(v) for k, v in state["tasks"].items()}, None
+        self.tasks, self.model.allowed = {int(k): list(v) for k, v in state["tasks"].items()}, None
         self._grow()
         try:
             self.model.load_state_dict(state["model"])
@@ -236,7 +235,7 @@ class Learner:
             known = self.tasks.get(experience.task, [])
             new = [self.labels.index(c) for c in experience.classes]
             own = self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
-            self._mask = allowed(self._mask, experience.task, own)
+            self.model.allowed = allow(self.model.allowed, experience.task, own)
         self._grow()
         self.strategy.begin(self.model, experience)
         self._rebuild()  # what trains may have changed, by the strategy or by hand
@@ -267,7 +266,7 @@ class Learner:
         strategy, model = self.strategy, self.model
         mixed = strategy.augment(batch)
         out = model(mixed.x, mixed.task)
-        logits = out.logits if self._mask is None else out.logits.masked_fill(~self._mask[mixed.task], -torch.inf)
+        logits = answered(model, out.logits, mixed.task)
         loss = strategy.loss(model, mixed, Output(out.features, logits))
         loss = F.cross_entropy(logits, mixed.y) if loss is None else loss
         extra = strategy.penalty(model, mixed, out)
@@ -298,10 +297,11 @@ class Learner:
             self._rebuild()
 
     def _rebuild(self) -> None:
-        """Point the optimizer at the parameters that exist now; momenta follow by name."""
+        """Point the optimizer at the parameters that exist now; momenta follow what grew, not what was replaced."""
         now, before = trained(self.model), self._parameters
         if now.keys() != before.keys() or any(p is not before[name] for name, p in now.items()):
-            old = named_state(self._optimizer, before) if self._optimizer else {}
+            kept = {n: p for n, p in before.items() if n in now and (now[n] is p or now[n].shape != p.shape)}
+            old = named_state(self._optimizer, kept) if self._optimizer else {}
             self._parameters = now
             self._optimizer = self.optim.make(list(now.values())) if now else None
             if self._optimizer:
@@ -311,8 +311,9 @@ class Learner:
             next((p.dtype for p in self.model.parameters()), torch.float32),
             self.model.input_shape,
         )
-        if self.by_task and (self._mask is None or self._mask.shape[1] != self._room):
-            self._mask = task_mask(self.tasks, self._room).to(self.device)
+        allowed = self.model.allowed
+        if self.by_task and (allowed is None or allowed.shape[1] != self._room):
+            self.model.allowed = task_mask(self.tasks, self._room).to(self.device)
 
 
 def plain(learner: Learner) -> dict[str, Any]:

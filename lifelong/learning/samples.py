@@ -1,4 +1,4 @@
-"""Uniform samples of experiences: of the running one, and of each finished one in equal shares."""
+"""Samples of experiences: uniform ones of the running one and of each finished one, or simply all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any, final
 
 import torch
 
+from lifelong.labels import LabelMap
 from lifelong.learning.buffers import Reservoir, draw_rows
 from lifelong.learning.passes import FirstPass
 from lifelong.types import Batch, Experience
@@ -110,3 +111,34 @@ class Episodes:
         self.running.restore(state["running"])
         self.finished = [Batch(**batch) for batch in state["finished"]]
         self.random.set_state(state["random"])
+
+
+@final
+class Everything:
+    """All samples of all experiences, with class indices: what an upper line trains on."""
+
+    def __init__(self) -> None:
+        self.seen: Batch | None = None  # of finished experiences
+        self.now: Batch | None = None  # those, and the ones being learned
+
+    def __len__(self) -> int:
+        return len(self.seen or [])
+
+    def prepare(self, experience: Experience, labels: LabelMap) -> Experience:
+        """Return an experience of everything: what was seen before, then what is new."""
+        new = Batch.cat(list(experience.batches(1 << 20, None, labels)))
+        self.now = Batch.cat([self.seen, new]) if self.seen else new
+        names, task = labels.tolist(), experience.task
+        return Experience(experience.index, experience.name, experience.classes, self.now, task=task, names=names)
+
+    def end(self) -> None:
+        """Count the samples being learned among the seen."""
+        self.seen, self.now = self.now, None
+
+    def state(self) -> State:
+        """Return the samples of finished experiences."""
+        return self.seen.state() if self.seen else {}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state()` gave."""
+        self.seen = Batch(**state) if state else None

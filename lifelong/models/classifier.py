@@ -30,6 +30,7 @@ class Classifier(nn.Module):
         self.backbone, self.head = backbone, head
         self.generator = torch.Generator().manual_seed(seed)
         self.scaling: Scaling | None = None  # of strategies that keep weights of their own for each task
+        self.allowed: Tensor | None = None  # [T + 1, C]: what each task answers with; set by a learner, never saved
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ def strategies(classes: int) -> dict[str, Callable[[], Strategy]]:
     return {
         "naive": lambda: find("naive"),
         "joint": lambda: find("joint"),
+        "cumulative": lambda: find("cumulative"),
         "replay": lambda: find("replay", capacity=12),
         "balanced": lambda: find("replay", capacity=12, policy="balanced"),
         "powerlaw": lambda: find("powerlaw", capacity=12),

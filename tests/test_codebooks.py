@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
+from speed.dkvb import largest
 from torch import Tensor
 
 from lifelong.errors import ConfigError, DataError, UnknownName
@@ -72,6 +73,17 @@ def test_blocks_of_every_shape_agree_with_faiss(books: int, count: int, pairs: i
         torch.testing.assert_close(ours, best, rtol=0, atol=2e-3)
         if pairs < BLOCK:
             assert (found[:, book] == torch.from_numpy(theirs[:, 0])).double().mean() > 0.99
+
+
+@pytest.mark.parametrize(("books", "count", "pairs"), [(600, 1, 4096), (64, 256, 4096), (200, 1000, 64)])
+def test_no_search_makes_a_tensor_larger_than_a_block(books: int, count: int, pairs: int) -> None:
+    """Neither for many samples nor for many books; all scores together would be 2 to 64 times as much."""
+    queries, keys = normal(books, count, 6, dtype=torch.float32), normal(books, pairs, 6, dtype=torch.float32)
+    open_to_all = torch.zeros(books, pairs, dtype=torch.bool)
+
+    assert 4 * books * count * pairs > 8 * BLOCK
+    assert largest(lambda: nearest(queries, keys), queries, keys) <= 4 * BLOCK
+    assert largest(lambda: nearest(queries, keys, hidden=open_to_all), queries, keys, open_to_all) <= 4 * BLOCK
 
 
 def test_a_tie_goes_to_the_lower_number() -> None:
@@ -249,6 +261,7 @@ def test_a_token_counts_like_a_sample_where_keys_are_placed() -> None:
     tokens, found = normal(20, 3, WIDTH), []
     for z, size in ((tokens, 20), (tokens.flatten(0, 1), 60)):
         made = head().codebooks
+        made.park = lambda: None  # type: ignore[method-assign]
         asked: list[float] = []
         made.refresh = lambda queries, least, random, asked=asked: asked.append(least)  # type: ignore[method-assign]
         made.fit(z, epochs=1, size=size, decay=0.9, threshold=0.5, generator=generator())
@@ -256,6 +269,32 @@ def test_a_token_counts_like_a_sample_where_keys_are_placed() -> None:
 
     assert found[0][0] == found[1][0] == [0.5 * 60 / PAIRS]
     torch.testing.assert_close(found[0][1:], found[1][1:], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", ["normal", "kmeans"])
+def test_of_keys_that_lie_upon_each_other_one_can_be_found(start: str) -> None:
+    """More keys than samples, so some share one. The others are out of reach, and no answer hangs on rounding."""
+    z = normal(30, 64, dtype=torch.float32) + 3
+    made = Codebooks(64, 8, 128, 4)
+    made.reset(generator())
+    made.fit(z, epochs=5, size=16, decay=0.95, threshold=0.1, generator=generator(), start=start)
+    queries = made.queries(z)
+    reach = 10 * queries.norm(dim=2).max()
+    for book in range(8):
+        kept = made.keys[book][made.keys[book].norm(dim=1) < reach]
+        apart = torch.cdist(kept, kept, compute_mode="donot_use_mm_for_euclid_dist").fill_diagonal_(torch.inf)
+        assert 10 <= len(kept) < 128
+        assert (apart.min(1).values > 1e-3 * kept.norm(dim=1).min()).all()
+    assert made.keys.isfinite().all()
+    assert torch.equal(torch.cat([made.nearest(made.queries(one[None])) for one in z]), made.nearest(queries))
+
+
+def test_keys_that_stand_apart_stay_where_they_are() -> None:
+    made = head().codebooks
+    before = made.keys.clone()
+    made.park()
+
+    assert torch.equal(made.keys, before)
 
 
 def test_keys_are_not_placed_by_nothing_or_nan() -> None:

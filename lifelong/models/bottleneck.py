@@ -234,7 +234,8 @@ class BottleneckHead(nn.Module):
         found = self.codebooks.nearest(self.codebooks.queries(features.detach()), self.top_k, hidden)
         if not self.tokens:
             return found
-        return found.unflatten(0, (len(features), -1)).transpose(1, 2).flatten(2)  # [N, T, B, K] -> [N, B, T * K]
+        by_book: Tensor = found.unflatten(0, (len(features), -1)).transpose(1, 2)  # [N, B, T, K]
+        return by_book.flatten(2)
 
     def _per_book(self, rows: Tensor) -> int:
         """Return T of what was fetched `[N, B * T * K, ...]`."""

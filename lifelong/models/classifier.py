@@ -92,7 +92,8 @@ class Classifier(nn.Module):
             own: Output = self.scaling(self, x, task)
             return own
         if getattr(self.head, "tokens", False):
-            tokens = self.backbone.tokens(x)  # type: ignore[operator]
+            body: Any = self.backbone
+            tokens = body.tokens(x)
             return Output(tokens.mean(1), self.head(tokens), tokens)
         features = self.backbone(x)
         return Output(features, self.head(features))

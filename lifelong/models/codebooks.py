@@ -3,7 +3,8 @@
 Source: Träuble et al. 2023, "Discrete Key-Value Bottleneck" (random projections, keys by moving averages); van den Oord
     et al. 2017, "Neural Discrete Representation Learning" (the averages).
 Differs: a key that is replaced takes its average and its weight along, so the next step does not undo it; keys start
-    with that same small weight, so their random first positions leave no trace in keys that were used. Projections are
+    with that same small weight, so their random first positions leave no trace in keys that were used. Of keys that
+    end upon each other one is left, the others are put out of reach. Projections are
     drawn or cut, never learned: that would need a loss, and labels, before the keys are there.
 Checked: search against brute force and FAISS, averages against their definition (tests/test_codebooks.py).
 """
@@ -25,8 +26,10 @@ EPSILON = 1e-5  # keeps a key without samples from being divided by 0
 PROJECTIONS = ("random", "chunk")
 STARTS = ("normal", "kmeans")
 ROUNDS = 10  # of k-means
+DOUBLE = 1e-3  # keys nearer to each other than this share of their length would be told apart by rounding alone
+FAR = 1e4  # times the longest key: where no query goes
 
-# In shapes below: N samples (or tokens of samples), D feature width, B books, J keys per book, k width of a key, K nearest.
+# In shapes below: N samples (or their tokens), D feature width, B books, J keys per book, k width of a key, K nearest.
 
 
 @final
@@ -129,6 +132,23 @@ class Codebooks(nn.Module):
                     self.cluster(queries, least, generator)
                 self.move(queries, self.nearest(queries)[:, :, 0], decay)
                 self.refresh(queries, least, generator)
+        self.park()
+
+    def park(self) -> None:
+        """Move all but one of keys that lie upon each other (refreshed by one sample, say) far away from all queries.
+
+        Which of them is found would hang on the last bit of a query: on its batch, on threads, on the processor.
+        """
+        length = self.keys.norm(dim=2)
+        order = self.keys.double().sum(2).argsort(1)  # keys that lie upon each other are close in any one direction
+        sorted_keys = self.keys.gather(1, order.unsqueeze(2).expand_as(self.keys))
+        limit, double = DOUBLE * length.gather(1, order), torch.zeros_like(order, dtype=torch.bool)
+        for back in range(1, min(8, self.pairs)):
+            apart = (sorted_keys[:, back:] - sorted_keys[:, :-back]).norm(dim=2)
+            double[:, back:] |= apart <= limit[:, back:]
+        far = FAR * length.amax(1).view(-1, 1, 1).clamp(min=1.0)
+        doubles = torch.zeros_like(double).scatter(1, order, double).unsqueeze(2)
+        self.keys.copy_(torch.where(doubles, far, self.keys))
 
     def cluster(self, queries: Tensor, least: float, generator: torch.Generator) -> None:
         """Put the keys at the centres of k-means among queries `[B, N, k]`, each weighing as many as it has.
@@ -192,23 +212,25 @@ def nearest(queries: Tensor, keys: Tensor, top_k: int = 1, hidden: Tensor | None
     """Return the numbers `[N, B, K]` of the `top_k` keys `[B, J, k]` nearest to queries `[B, N, k]`, nearest first.
 
     |h - key|^2 is |key|^2 - 2 h key + |h|^2, and |h|^2 changes no order: one multiplication per block of books and
-    queries, into memory that is used again. A tie goes to the lower number (for top_k = 1).
+    queries, into memory that is used again. A tie goes to the lower number (for top_k = 1). The keys that a query finds
+    do not depend on what else is asked; two keys that are equally near to rounding may change places where the query
+    itself was computed in another batch, on other threads or another processor.
     """
-    books, count, _ = queries.shape
+    books, count, width = queries.shape
     pairs = keys.shape[1]
-    norm = keys.square().sum(2)
-    norm = norm if hidden is None else norm.masked_fill(hidden, torch.inf)
     rows = max(1, min(ROWS, count, BLOCK // pairs))
-    many = max(1, min(books, BLOCK // (rows * pairs)))
+    many = max(1, min(books, BLOCK // (max(rows, width) * pairs)))
     room = queries.new_empty(many * rows * pairs)
     found = torch.empty(books, count, top_k, dtype=torch.int64, device=queries.device)
     for b in range(0, books, many):
-        turned = keys[b : b + many].transpose(1, 2)
+        part_keys = keys[b : b + many]
+        norm, turned = part_keys.square().sum(2), part_keys.transpose(1, 2)
+        norm = norm if hidden is None else norm.masked_fill(hidden[b : b + many], torch.inf)
         for n in range(0, count, rows):
             part = queries[b : b + many, n : n + rows]
             shape = (part.shape[0], part.shape[1], pairs)
             scores = room[: shape[0] * shape[1] * pairs].view(shape)
-            torch.baddbmm(norm[b : b + many, None], part, turned, alpha=-2, out=scores)
+            torch.baddbmm(norm.unsqueeze(1), part, turned, alpha=-2, out=scores)
             found[b : b + many, n : n + rows] = _lowest(scores, top_k)
     return found.transpose(0, 1)
 

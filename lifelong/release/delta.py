@@ -112,8 +112,9 @@ def _grown(old: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype | None
 def _differing(was: Tensor, now: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """Return the numbers `[R]` and contents `[R, width]` of the rows of `now` that have other bits than in `was`."""
     before, after = (tensor.contiguous().view(-1, width) for tensor in (was, now))
-    other = (before.view(torch.uint8) != after.view(torch.uint8)).any(1) if len(after) else torch.zeros(0, dtype=bool)
-    numbers = other.nonzero()[:, 0]
+    if not len(after):
+        return torch.zeros(0, dtype=torch.int32), after
+    numbers = (before.view(torch.uint8) != after.view(torch.uint8)).any(1).nonzero()[:, 0]
     return numbers.int() if len(after) < 1 << 31 else numbers, after[numbers]
 
 

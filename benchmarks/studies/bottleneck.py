@@ -146,7 +146,7 @@ STUDIES = [
         [
             Claim(
                 "dkvb-order",
-                "Two classes at a time, without boundaries, is as good as its own i.i.d. run (difference of accuracies)",
+                "Two classes at a time, without boundaries, is as good as its own i.i.d. run (difference)",
                 lambda f: f["dkvb.acc"] - f["dkvb_iid.acc"],
                 ">=",
                 -0.01,

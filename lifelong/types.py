@@ -84,10 +84,21 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a model says of N inputs: features `[N, D]` and logits `[N, C]`."""
+    """What a model says of N inputs.
+
+    Args:
+        features: `[N, D]`.
+        logits: `[N, C]`.
+        tokens: `[N, T, D]`, one feature per position, where the head reads them; `features` are their mean.
+    """
 
     features: Tensor
     logits: Tensor
+    tokens: Tensor | None = None
+
+    def __getitem__(self, rows: slice) -> Output:
+        tokens = None if self.tokens is None else self.tokens[rows]
+        return Output(self.features[rows], self.logits[rows], tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 Source: Träuble et al. 2023, "Discrete Key-Value Bottleneck" (ICML): frozen encoder, random projections, keys placed
     without labels and then frozen, values trained alone.
-Differs: pooled features only; `lr` is per touched pair (the paper's step is divided by batch size and number of books);
-    no clipping (with voting the gradient's norm is below sqrt(2 * top_k / books)); keys are placed by the first samples
-    of the stream where no others are given. See also lifelong/models/{codebooks,bottleneck}.py.
+Differs: `lr` is per touched pair (the paper's step is divided by batch size, books and tokens); no clipping (with
+    voting the gradient's norm is below sqrt(2 * top_k / books)); no learned projection; keys are placed by the first
+    samples of the stream where no others are given. See also lifelong/models/{codebooks,bottleneck}.py.
 Checked: pairs that were not touched stay bit for bit, a toy like the paper's figure 2 is solved where a linear probe
     fails, and what is learned hardly depends on the order of classes (tests/test_dkvb.py); laws.
 """
@@ -16,11 +16,12 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, UnknownName
 from lifelong.learning import Reservoir, Strategy
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier
 from lifelong.models.bottleneck import BottleneckHead
+from lifelong.models.codebooks import STARTS
 from lifelong.types import Batch, Experience, Output
 
 ROWS = 256  # samples per step where keys are placed
@@ -47,10 +48,13 @@ class DiscreteKeyValueBottleneck(Strategy):
         top_k: Pairs fetched per book.
         reserve: Classes expected in all: those to come are wrong answers in the softmax. More may come.
         mask: When predicting, find only keys that were met in training.
+        tokens: Look up one feature per position of a sample (of `lite`, or of `identity` inputs), not their mean.
+        projection: `random`, or `chunk`: books share out the values of a feature, books * dim_key in all.
         init: Unlabelled inputs `[N, ...]` that place the keys before the stream starts; None takes the stream's first.
         init_samples: How many of the stream's first samples place the keys (fewer if the first experience is smaller);
             they are held back until then, and learned right after it.
         init_epochs: Passes over them.
+        start: Where keys start: `normal` draws them, `kmeans` takes centres of the first step's samples.
         decay: Of the keys' moving averages, 0..1 (1 excluded).
         threshold: A key is replaced below this share of an even share of a step's samples.
         seed: Of this strategy's own generator.
@@ -72,9 +76,12 @@ class DiscreteKeyValueBottleneck(Strategy):
         top_k: int = 1,
         reserve: int = 64,
         mask: bool = True,
+        tokens: bool = False,
+        projection: str = "random",
         init: Tensor | None = None,
         init_samples: int = 1000,
         init_epochs: int = 10,
+        start: str = "normal",
         decay: float = 0.95,
         threshold: float = 0.1,
         seed: int = 0,
@@ -88,10 +95,13 @@ class DiscreteKeyValueBottleneck(Strategy):
             raise ConfigError(f"need 0 <= decay < 1 and threshold >= 0, got {decay=}, {threshold=}")
         if init is not None and (not isinstance(init, Tensor) or not len(init)):
             raise ConfigError(f"init must be a tensor [N, ...] of at least one input, got {type(init).__name__}")
+        if start not in STARTS:
+            raise UnknownName.among("start of keys", start, STARTS)
         sizes = {"books": books, "pairs": pairs, "dim_key": dim_key}
         self.head: dict[str, Any] = {**sizes, "decoder": decoder, "width": width, "top_k": top_k}
-        self.head |= {"reserve": reserve, "mask": mask}
+        self.head |= {"reserve": reserve, "mask": mask, "tokens": tokens, "projection": projection}
         self.how: dict[str, Any] = {"epochs": init_epochs, "size": ROWS, "decay": decay, "threshold": threshold}
+        self.how["start"] = start
         self.lr, self.smoothing, self.even, self.passes, self.capacity = lr, smoothing, even, passes, capacity
         self.init, self.init_samples, self.seed = init, init_samples, seed
         self.random = torch.Generator().manual_seed(seed)
@@ -102,12 +112,15 @@ class DiscreteKeyValueBottleneck(Strategy):
     def adapt(self, model: nn.Module) -> None:
         """Freeze everything, put the bottleneck on top and, with `init`, place its keys."""
         assert isinstance(model, Classifier)
+        read = getattr(model.backbone, "tokens", None) if self.head["tokens"] else model.backbone
+        if read is None:
+            raise ConfigError(f"tokens needs a backbone that has them (lite, identity), got {model.spec()['backbone']}")
         model.with_head("bottleneck", **self.head)
         model.requires_grad_(False)
         if self.init is not None:
             device = _head(model).values.device
             with torch.no_grad():
-                features = torch.cat([model.backbone(rows.to(device)) for rows in self.init.split(ROWS)])
+                features = torch.cat([read(rows.to(device)) for rows in self.init.split(ROWS)])
             self._place(_head(model), features)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
@@ -117,10 +130,12 @@ class DiscreteKeyValueBottleneck(Strategy):
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Learn the new samples, or hold their features back until the keys can be placed."""
         head, self.size = _head(model), max(self.size, len(batch))
+        seen = out.features if out.tokens is None else out.tokens
+        fresh = Batch(seen, batch.y, batch.ids, batch.task)
         if self.ready:
-            self._learn(head, Batch(out.features, batch.y, batch.ids, batch.task))
+            self._learn(head, fresh)
             return
-        fresh = Batch(out.features, batch.y, batch.ids, batch.task).to("cpu")  # as they come back after a resume
+        fresh = fresh.to("cpu")  # as they come back after a resume
         self.waiting = fresh if self.waiting is None else Batch.cat([self.waiting, fresh])
         if len(self.waiting) >= self.init_samples:
             self._open(head)

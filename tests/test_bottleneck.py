@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from bottlenecks import BOOKS, PAIRS, WIDTH, generator, head, normal
@@ -53,7 +55,7 @@ def test_pairs_that_were_not_fetched_stay_bit_for_bit(
 def dense(made: BottleneckHead, found: Tensor, y: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
     """Mean loss with a column for each of `reserve` classes from the start, and its gradient for all values."""
     v = made.values.detach().clone().requires_grad_()
-    logits = v[torch.arange(BOOKS)[None, :, None], found].sum((1, 2)) / BOOKS
+    logits = v[torch.arange(BOOKS)[None, :, None], found].sum((1, 2)) / (BOOKS * (found.shape[2] // made.top_k))
     more = max(made.reserve - made.classes, 0)
     logits = torch.cat([logits[:, :-1], logits[:, -1:].detach().expand(-1, more)], 1)
     loss = torch.nn.functional.cross_entropy(logits, y, label_smoothing=smoothing)
@@ -63,17 +65,27 @@ def dense(made: BottleneckHead, found: Tensor, y: Tensor, smoothing: float) -> t
 
 
 @settings(max_examples=40)
-@given(count=st.integers(1, 9), top_k=st.integers(1, 3), smoothing=st.sampled_from([0.0, 0.1]), seed=seeds)
-def test_a_step_in_closed_form_is_a_step_of_dense_sgd(count: int, top_k: int, smoothing: float, seed: int) -> None:
-    """Three steps, against autograd through all values, at lr * books; `even` divides by touches instead of N."""
-    made, z, y = head(seed=seed, top_k=top_k), normal(count, WIDTH, seed=seed), labels(count)
-    found = made.found(z)
+@given(
+    count=st.integers(1, 9),
+    tokens=st.integers(0, 4),
+    top_k=st.integers(1, 3),
+    smoothing=st.sampled_from([0.0, 0.1]),
+    seed=seeds,
+)
+def test_a_step_in_closed_form_is_a_step_of_dense_sgd(
+    count: int, tokens: int, top_k: int, smoothing: float, seed: int
+) -> None:
+    """Three steps, against autograd through all values, at lr * books; `even` divides by touches instead of N * T."""
+    made, y = head(seed=seed, top_k=top_k, tokens=tokens > 0), labels(count)
+    found = made.found(normal(count, *[tokens][:tokens], WIDTH, seed=seed))
+    assert found.shape == (count, BOOKS, max(tokens, 1) * top_k)
     for even in (False, True, False):
         loss, gradient = dense(made, found, y, smoothing)
         touches = torch.zeros(BOOKS, PAIRS, dtype=torch.float64)
         for book in range(BOOKS):
             touches[book] = found[:, book].flatten().bincount(minlength=PAIRS)
-        scale = BOOKS * count / touches.clamp(min=1) if even else torch.full_like(touches, BOOKS)
+        queries = count * max(tokens, 1)
+        scale = BOOKS * queries / touches.clamp(min=1) if even else torch.full_like(touches, BOOKS)
         expected = made.values.detach() - 0.3 * scale[:, :, None] * gradient
         told = made.learn(found, y, 0.3, smoothing=smoothing, even=even)
 
@@ -81,10 +93,11 @@ def test_a_step_in_closed_form_is_a_step_of_dense_sgd(count: int, top_k: int, sm
         assert told == pytest.approx(loss.item(), abs=1e-11)
 
 
+@pytest.mark.parametrize("tokens", [0, 3])
 @pytest.mark.parametrize("decoder", ["linear", "mlp"])
-def test_a_step_through_a_decoder_is_a_step_of_sgd_on_the_values(decoder: str) -> None:
-    made, y = head(decoder=decoder), labels(6)
-    found = made.found(normal(6, WIDTH))
+def test_a_step_through_a_decoder_is_a_step_of_sgd_on_the_values(decoder: str, tokens: int) -> None:
+    made, y = head(decoder=decoder, tokens=tokens > 0, top_k=2), labels(6)
+    found = made.found(normal(6, *[tokens][:tokens], WIDTH))
     loss = torch.nn.functional.cross_entropy(made.decode(found), y)
     loss.backward()
     assert made.values.grad is not None
@@ -93,6 +106,47 @@ def test_a_step_through_a_decoder_is_a_step_of_sgd_on_the_values(decoder: str) -
     assert made.learn(found, y, 0.3, even=False) == pytest.approx(loss.item(), abs=1e-12)
     torch.testing.assert_close(made.values.detach(), expected, rtol=0, atol=1e-12)
     assert all(p.grad is None for name, p in made.named_parameters() if name != "values")
+
+
+@settings(max_examples=40)
+@given(
+    count=st.integers(1, 6),
+    tokens=st.integers(1, 4),
+    top_k=st.integers(1, 2),
+    even=st.booleans(),
+    decoder=st.sampled_from(["vote", "linear", "mlp"]),
+    seed=seeds,
+)
+def test_the_same_token_several_times_is_that_token_once(
+    count: int, tokens: int, top_k: int, even: bool, decoder: str, seed: int
+) -> None:
+    """Pairs, logits, and what a step makes of the values; one token equals a pooled feature bit for bit."""
+    z, y = normal(count, WIDTH, seed=seed), labels(count)
+    pooled, several = (head(seed=seed, top_k=top_k, decoder=decoder, tokens=t) for t in (False, True))
+    repeated = z[:, None].repeat(1, tokens, 1)
+    atol = 0 if tokens == 1 else 1e-12
+    torch.testing.assert_close(several(repeated), pooled(z), rtol=0, atol=atol)
+    assert torch.equal(several.found(repeated), pooled.found(z).repeat(1, 1, tokens))
+    for made, features in ((pooled, z), (several, repeated)):
+        made.learn(made.found(features), y, 0.5, smoothing=0.1, even=even)
+
+    torch.testing.assert_close(several.values, pooled.values, rtol=0, atol=atol)
+    assert torch.equal(several.touched, pooled.touched * tokens)
+
+
+def test_a_sample_learns_behind_the_keys_of_its_tokens_and_answers_with_their_mean() -> None:
+    """Counted by hand: one book, two keys, a token at each; three tokens, two of them at the first key."""
+    made = BottleneckHead(1, 2, books=1, pairs=2, dim_key=1, tokens=True, projection="chunk", reserve=2)
+    made.reset(generator())
+    made.codebooks.keys.copy_(torch.tensor([[[0.0], [1.0]]]))
+    made.values.detach().copy_(torch.tensor([[[3.0, 0.0, 0.0], [0.0, 6.0, 0.0]]]))
+    z = torch.tensor([[[0.1], [0.9], [-1.0]]])
+
+    assert made.found(z).tolist() == [[[0, 1, 0]]]
+    torch.testing.assert_close(made(z), torch.tensor([[2.0, 2.0]]))
+    made.learn(made.found(z), torch.tensor([0]), 1.0)
+    torch.testing.assert_close(made.values[0, :, :2], torch.tensor([[3.5, -0.5], [0.5, 5.5]]))
+    assert made.touched.tolist() == [[2, 1]]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -187,16 +241,18 @@ def test_what_a_forward_found_is_reused_once_and_only_for_the_same_features() ->
     assert torch.equal(made.found(z.clone()), fresh)
 
 
+@pytest.mark.parametrize("more", [{}, {"projection": "chunk", "books": 2}, {"tokens": True}])
 @pytest.mark.parametrize("decoder", ["vote", "linear", "mlp"])
-def test_a_model_is_rebuilt_from_its_spec(decoder: str) -> None:
+def test_a_model_is_rebuilt_from_its_spec(decoder: str, more: dict[str, Any]) -> None:
+    sizes = {"books": 4, "pairs": 8, "dim_key": 3, "reserve": 3}
     spec = {
         "backbone": {"name": "identity", "inputs": [WIDTH]},
-        "head": {"name": "bottleneck", "books": 4, "pairs": 8, "dim_key": 3, "decoder": decoder, "reserve": 3},
+        "head": {"name": "bottleneck", **sizes, "decoder": decoder, **more},
     }
     model = build(spec, seed=1)
     model.grow(5)
     z = normal(6, WIDTH, dtype=torch.float32)
-    model.head.learn(model.head.found(z), labels(6, 5), 1.0)
+    model.head.learn(model.head.found(model.backbone.tokens(z) if more.get("tokens") else z), labels(6, 5), 1.0)
     again = build(model.spec())
     again.load_state_dict(model.state_dict(), strict=True)
 

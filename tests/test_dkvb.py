@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from torch import Tensor
 
 from lifelong import checks
 from lifelong.checks import digest
-from lifelong.errors import ConfigError, DataError
+from lifelong.daemon import Plan, Trainer
+from lifelong.errors import ConfigError, DataError, UnknownName
 from lifelong.learning import Learner, Optim, Strategy
 from lifelong.learning.optimizers import trained
 from lifelong.models import build
 from lifelong.models.bottleneck import BottleneckHead
 from lifelong.models.codebooks import flat
+from lifelong.release.delta import apply, changed_rows
+from lifelong.release.registry import Registry
+from lifelong.streams.scenarios import class_incremental, online
 from lifelong.types import Batch, Experience
 from strategies.dkvb import DiscreteKeyValueBottleneck as Bottleneck
 
@@ -52,8 +57,16 @@ def test_every_law_holds() -> None:
     assert [v.law for v in verdicts if v.outcome == "exempt"] == ["inert at zero"]
 
 
+OTHER = [
+    {"passes": 3},
+    {"decoder": "linear", "passes": 2},
+    {"top_k": 2, "even": False},
+    {"start": "kmeans"},
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [{"passes": 3}, {"decoder": "linear", "passes": 2}, {"top_k": 2, "even": False}])
+@pytest.mark.parametrize("arguments", OTHER)
 def test_it_resumes_exactly_with_other_arguments(arguments: dict[str, Any]) -> None:
     """Also in the middle of collecting samples for the keys, and of what further passes need."""
     assert checks.exact_resume(lambda: Bottleneck(**SMALL, **arguments)) is None
@@ -146,6 +159,129 @@ def test_given_inputs_place_the_keys_before_the_stream() -> None:
 def test_inputs_that_are_not_finite_place_no_keys() -> None:
     with pytest.raises(DataError, match="finite features"):
         learner(Bottleneck(**SMALL, init=torch.full((3, 4), torch.nan)))
+
+
+def test_keys_may_start_at_centres_and_chunks_share_out_the_feature() -> None:
+    made = learner(Bottleneck(**SMALL | {"books": 2, "dim_key": 2}, projection="chunk", start="kmeans"))
+    made.fit(one := Experience(0, "one", [0, 1], samples([0, 1], 20), samples([0, 1], 20, seed=1)))
+
+    assert "head.codebooks.projection" not in made.model.state_dict()
+    assert made.score(one) > 0.9
+    with pytest.raises(UnknownName, match="did you mean 'kmeans'"):
+        Bottleneck(start="kmean")
+
+
+# ---- tokens
+
+
+def of_tokens(strategy: Strategy, tokens: int) -> Learner:
+    spec = {"backbone": {"name": "identity", "inputs": [tokens, 4], "pool": True}, "head": {"name": "linear"}}
+    return Learner(build(spec), strategy, batch_size=8)
+
+
+@pytest.mark.parametrize("arguments", [{"passes": 3}, {"top_k": 2, "decoder": "mlp"}])
+def test_one_token_is_a_pooled_feature_bit_for_bit(arguments: dict[str, Any]) -> None:
+    """Keys that the stream places, further passes, all weights and answers."""
+    data, fresh = samples([0, 1], 25), samples([0, 1], 25, seed=3)
+    made = [of_tokens(Bottleneck(**SMALL, **arguments, tokens=t), 1) for t in (False, True)]
+    for one in made:
+        one.fit(Experience(0, "one", [0, 1], Batch.of(data.x[:, None], data.y)))
+    pooled, tokens = map(weights, made)
+
+    assert all(torch.equal(tokens[name], pooled[name]) for name in pooled)
+    assert torch.equal(*(one.outputs(fresh.x[:, None]).logits for one in made))
+    assert torch.equal(*(one.embed(fresh.x[:, None]) for one in made))
+
+
+def test_what_positions_show_is_learned_where_their_mean_says_nothing() -> None:
+    """Each class has a direction of its own at one position and its opposite at the other: all means are alike."""
+
+    def mirrored(count: int, seed: int) -> Batch:
+        random = torch.Generator().manual_seed(seed)
+        y = torch.arange(count) % 3
+        direction = torch.eye(4)[y]
+        x = torch.stack([direction, -direction], 1)
+        return Batch.of(x + 0.1 * torch.randn(x.shape, generator=random), y)
+
+    right = {}
+    for tokens in (False, True):
+        made = of_tokens(Bottleneck(**SMALL, tokens=tokens), 2)
+        made.fit(experience := Experience(0, "one", [0, 1, 2], mirrored(150, 0), mirrored(150, 1)))
+        right[tokens] = made.score(experience)
+
+    assert right[True] > 0.9
+    assert right[False] < 0.6
+
+
+def test_tokens_that_wait_for_the_keys_come_back_with_a_resume() -> None:
+    data = samples([0, 1], 12, width=12).x.view(24, 3, 4), torch.arange(24) % 2
+    whole, cut, resumed = (of_tokens(Bottleneck(**SMALL, tokens=True), 3) for _ in range(3))
+    whole.partial_fit(*data)
+    cut.partial_fit(data[0][:8], data[1][:8])
+    resumed.restore(cut.state())
+    resumed.partial_fit(data[0][8:], data[1][8:])
+
+    assert digest(resumed.state()) == digest(whole.state())
+
+
+def test_given_inputs_place_the_keys_by_their_tokens() -> None:
+    x = samples([2, 3], 40, width=12).x.view(80, 3, 4)
+    made = of_tokens(Bottleneck(**SMALL, tokens=True, init=x), 3)
+    pooled = of_tokens(Bottleneck(**SMALL, init=x), 3)
+    centres = head(made).codebooks.queries(x)
+
+    assert torch.cdist(centres, head(made).codebooks.keys).min(2).values.mean() < 2
+    assert not torch.equal(head(made).codebooks.keys, head(pooled).codebooks.keys)
+
+
+def test_tokens_of_a_backbone_without_positions_are_refused() -> None:
+    spec = {"backbone": {"name": "mlp", "inputs": [4]}, "head": {"name": "linear"}}
+    with pytest.raises(ConfigError, match="lite, identity"):
+        Learner(build(spec), Bottleneck(tokens=True))
+
+
+# ---- what is published
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_versions_of_a_run_are_rebuilt_and_answer_as_they_did(tokens: int, tmp_path: Path) -> None:
+    """Through trainer, gate and registry; and the rows that changed lead from each version to the next."""
+    width = 4 * max(tokens, 1)
+    classes = list(range(4))
+    shape = [tokens, 4] if tokens else [4]
+    data, held = (samples(classes, n, width, seed=n) for n in (60, 20))
+    scenario = class_incremental(tuple(Batch.of(b.x.view(-1, *shape), b.y) for b in (data, held)), 2)
+    body = {"name": "identity", "inputs": shape, **({"pool": True} if tokens else {})}
+    made = Learner(
+        build({"backbone": body, "head": {"name": "linear"}}), Bottleneck(**SMALL, tokens=tokens > 0), setting=scenario
+    )
+    registry = Registry(tmp_path / "registry", create=True)
+    plan = Plan(held_out=0.2, compatible=False)
+    progress = Trainer(made, scenario, tmp_path / "run", registry=registry, plan=plan).run()
+    first, second = (registry.load(version) for version in (1, 2))
+
+    assert [v["version"] for v in progress.versions] == [1, 2]
+    assert first.space == second.space
+    delta = changed_rows(first.weights, second.weights)
+    again = apply(first.weights, delta)
+    assert all(torch.equal(again[name], tensor) for name, tensor in second.weights.items())
+    rebuilt = second.build()
+    for rows in (1, 7, 80):  # whatever stands beside a sample
+        said = torch.cat([rebuilt(part).logits for part in held.x.view(-1, *shape).split(rows)])
+        torch.testing.assert_close(said[:, :4], made.outputs(held.x.view(-1, *shape)).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_an_online_scenario_without_boundaries_is_enough() -> None:
+    scenario = online((samples([0, 1, 2], 60), samples([0, 1, 2], 20, seed=8)), 5)
+    made = Learner(
+        build({"backbone": {"name": "identity", "inputs": [4]}, "head": {"name": "linear"}}),
+        Bottleneck(**SMALL),
+        setting=scenario,
+    )
+    for experience in scenario:
+        made.fit(experience)
+
+    assert sum(made.score(e) for e in scenario) / len(scenario) > 0.8
 
 
 # ---- what further passes are

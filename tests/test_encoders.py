@@ -70,6 +70,22 @@ def test_an_image_is_encoded_alike_alone_and_among_others(lite: Classifier) -> N
     assert lite.backbone(x[:0]).shape == (0, 1280)
 
 
+def test_tokens_are_the_positions_of_the_last_maps_and_features_their_mean() -> None:
+    """To rounding, so a model that reads tokens writes into the space of one that does not."""
+    x = images(encoders.ROWS + 3, 3, 96, 96)
+    body = model(inputs=[3, 96, 96], size=96).backbone
+    assert isinstance(body, Lite)
+    with torch.inference_mode():
+        maps = body._maps(x[:2])
+        tokens = body.tokens(x)
+
+        assert tokens.shape == (len(x), maps.shape[2] * maps.shape[3], 1280)
+        for row, column in [(0, 0), (0, 2), (2, 1)]:
+            place = row * maps.shape[3] + column
+            torch.testing.assert_close(tokens[:2, place], maps[:, :, row, column], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(tokens.mean(1), body(x), rtol=1e-5, atol=1e-6)
+
+
 def test_grey_images_are_grey_colour_images_and_are_resized(lite: Classifier) -> None:
     grey = images(2, 1, 20, 20)
     resized = torch.nn.functional.interpolate(grey, (32, 32), mode="bilinear").expand(-1, 3, -1, -1)

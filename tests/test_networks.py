@@ -24,6 +24,7 @@ def same_weights_every_time() -> Iterator[None]:
 
 MADE: list[Callable[[], Any]] = [
     lambda: Identity([2, 3]),
+    lambda: Identity([2, 3], pool=True),
     lambda: MLP([2, 3], [5, 4], 7),
     lambda: MLP([6], [], 3),
     lambda: MLP([6], [4]),
@@ -43,6 +44,19 @@ def test_it_knows_its_shapes_and_the_arguments_that_rebuild_it(make: Callable[[]
     assert again.spec() == spec
     assert net(x).shape == (3, net.dim)
     assert torch.equal(again(x), net(x))
+
+
+def test_features_of_tokens_are_their_mean() -> None:
+    """And without pooling there is one token: the features."""
+    x = torch.rand(4, 2, 3)
+    side_by_side, pooled = Identity([2, 3]), Identity([2, 3], pool=True)
+
+    assert (side_by_side.dim, pooled.dim) == (6, 3)
+    assert torch.equal(pooled.tokens(x), x)
+    torch.testing.assert_close(pooled(x), (x[:, 0] + x[:, 1]) / 2)
+    assert torch.equal(side_by_side.tokens(x)[:, 0], side_by_side(x))
+    with pytest.raises(ConfigError, match=r"\(tokens, width\)"):
+        Identity([4], pool=True)
 
 
 @pytest.mark.parametrize("make", MADE)

@@ -284,7 +284,7 @@ class Learner:
         if strategy.keeps_delta:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
-        new = out if mixed is batch else Output(out.features[: len(batch)], out.logits[: len(batch)])
+        new = out if mixed is batch else out[: len(batch)]
         strategy.observe(model, batch, new)
         return value
 

@@ -1,9 +1,9 @@
 """The head of a discrete key-value bottleneck: a feature picks keys, and only the values behind them answer and learn.
 
 Source: Träuble et al. 2023, "Discrete Key-Value Bottleneck" (ICML).
-Differs: pooled features only (no tokens); steps are in closed form; classes need not be known from the start: those to
-    come share one column of each value, which each takes as its own when it comes. That equals having had all columns
-    from the start; a softmax over the known classes alone would let late classes push early ones down.
+Differs: steps are in closed form; classes need not be known from the start: those to come share one column of each
+    value, which each takes as its own when it comes. That equals having had all columns from the start; a softmax over
+    the known classes alone would let late classes push early ones down.
     A decoder that is not voting is drawn once, for all classes, and stays as it is.
 Checked: locality bit for bit, steps against autograd (tests/test_bottleneck.py).
 """
@@ -29,8 +29,9 @@ HIDDEN = 128  # width of the mlp decoder
 class BottleneckHead(nn.Module):
     """B books of J key-value pairs; the nearest keys of each book fetch their values, a decoder makes logits of them.
 
-    With `vote` a value is a row of C logits and the answer is the mean over books. A sample touches at most
-    `top_k` pairs of each book; learning from it leaves all others as they are, bit for bit. Values start at 0.
+    With `vote` a value is a row of C logits and the answer is the mean over books and tokens. A sample touches at most
+    `top_k` pairs of each book per token (T, 1 for pooled features), and learning from it leaves all others as they are,
+    bit for bit. Values start at 0.
 
     Args:
         dim: Feature width D.
@@ -43,9 +44,11 @@ class BottleneckHead(nn.Module):
         top_k: Pairs fetched per book.
         reserve: Classes expected in all; those that have not come yet are wrong answers in the softmax of `learn`.
         mask: When predicting, find only keys that were met in training, in books where there are any.
+        projection: `random` or `chunk` (see `Codebooks`).
+        tokens: Reads one feature per position of a sample, instead of their mean.
 
     Raises:
-        UnknownName: No such decoder.
+        UnknownName: No such decoder or projection.
         ConfigError: A size is out of range.
     """
 
@@ -65,16 +68,18 @@ class BottleneckHead(nn.Module):
         top_k: int = 1,
         reserve: int = 64,
         mask: bool = True,
+        projection: str = "random",
+        tokens: bool = False,
     ) -> None:
         super().__init__()
         if decoder not in DECODERS:
             raise UnknownName.among("decoder", decoder, DECODERS)
         positive(width=width, top_k=top_k, reserve=reserve)
-        self.codebooks = Codebooks(dim, books, pairs, dim_key)
+        self.codebooks = Codebooks(dim, books, pairs, dim_key, projection)
         if classes < 0 or top_k > pairs:
             raise ConfigError(f"need classes >= 0 and top_k <= pairs, got classes={classes}, {top_k=}, {pairs=}")
         self.dim, self.decoder, self.width, self.top_k = dim, decoder, width, top_k
-        self.reserve, self.mask = reserve, mask
+        self.reserve, self.mask, self.tokens = reserve, mask, tokens
         self.values = nn.Parameter(torch.empty(books, pairs, classes + 1 if decoder == "vote" else width))
         self.register_buffer("touched", torch.empty(books, pairs, dtype=torch.int64))
         wide = books * width
@@ -95,7 +100,8 @@ class BottleneckHead(nn.Module):
         sizes = {"books": keys.books, "pairs": keys.pairs, "dim_key": keys.dim_key}
         how = {"decoder": self.decoder, "width": self.width, "top_k": self.top_k}
         room = {"classes": self.classes, "reserve": self.reserve}
-        return {"name": "bottleneck", **room, **sizes, **how, "mask": self.mask}
+        reads = {"mask": self.mask, "projection": keys.how, "tokens": self.tokens}
+        return {"name": "bottleneck", **room, **sizes, **how, **reads}
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
@@ -124,26 +130,29 @@ class BottleneckHead(nn.Module):
             self.values = nn.Parameter(new, requires_grad=self.values.requires_grad)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return logits `[N, C]` of features `[N, D]`."""
+        """Return logits `[N, C]` of features `[N, D]` or tokens `[N, T, D]`."""
         found = self._search(features)
         if self.training:
             self._found = features, found
         return self.decode(found)
 
     def found(self, features: Tensor) -> Tensor:
-        """Return the pairs `[N, B, K]` i64 of features `[N, D]`; what a forward in training found is reused."""
+        """Return the pairs `[N, B, K]` i64 of features `[N, D]`, or `[N, B, T * K]` of tokens `[N, T, D]`.
+
+        What a forward in training found for the same tensor is reused.
+        """
         kept, self._found = self._found, None
         return kept[1] if kept is not None and kept[0] is features else self._search(features)
 
     def place(self, features: Tensor, **how: Any) -> None:  # noqa: ANN401 - as Codebooks.fit has them
-        """Place the keys by unlabelled features `[N, D]` (see `Codebooks.fit`) and empty the values."""
+        """Place the keys by unlabelled features or tokens (see `Codebooks.fit`) and empty the values."""
         self._found = None
         self.codebooks.fit(features.detach(), **how)
         self.values.detach().zero_()
         self.touched.zero_()
 
     def decode(self, found: Tensor) -> Tensor:
-        """Return logits `[N, C]` of fetched pairs `[N, B, K]`."""
+        """Return logits `[N, C]` of fetched pairs, as `found` gives them."""
         rows = flat(found, self.codebooks.pairs).flatten(1)
         return (
             self._voted(rows)[:, :-1]
@@ -156,16 +165,16 @@ class BottleneckHead(nn.Module):
         """Take one step of gradient descent on the values of fetched pairs, touching no other; return the loss before.
 
         A pair moves by `lr` times the mean over the samples that fetched it of the gradient of cross-entropy with
-        respect to one fetched value, times the number of books if they vote (voting divides by it). So a sample moves
-        its own logits by less than `top_k * lr`, whatever the batch and the number of books.
+        respect to one fetched value, times T, and times the number of books if they vote (the mean divides by both).
+        So a sample moves its own logits by less than `top_k * lr`, whatever the batch, the tokens and the books.
 
         Args:
-            found: Pairs `[N, B, K]` of N samples.
+            found: Pairs of N samples, as `found` gives them.
             y: Class indices `[N]`.
             lr: Step, > 0.
             smoothing: Share (0..1) of the target that is spread over all classes.
-            even: Mean over the samples that fetched a pair; False divides by N instead, as plain SGD does: then a
-                step equals one of SGD at `lr * books` (voting) or `lr` on the mean loss.
+            even: Mean over the samples (or tokens) that fetched a pair; False divides by N (N * T) instead, as plain
+                SGD does: then a step equals one of SGD at `lr * books` (voting) or `lr` on the mean loss.
         """
         rows = flat(found, self.codebooks.pairs).flatten(1)
         loss, pull = self._vote_pull(rows, y, smoothing) if self.out is None else self._pull(rows, y, smoothing)
@@ -177,13 +186,13 @@ class BottleneckHead(nn.Module):
         )  # voting pulls all pairs of a sample alike: one row stands for them
         moved = F.embedding_bag(whose, pull, times.cumsum(0) - times, mode="mean" if even else "sum")
         values = self.values.detach().flatten(0, 1)
-        new = values.index_select(0, fetched).sub_(moved, alpha=lr if even else lr / len(rows))
+        new = values.index_select(0, fetched).sub_(moved, alpha=lr if even else lr / (len(rows) * self._per_book(rows)))
         values.index_copy_(0, fetched, new)  # twice as fast as adding in place
         self.touched.view(-1).scatter_add_(0, fetched, times)
         return loss
 
     def _vote_pull(self, rows: Tensor, y: Tensor, smoothing: float) -> tuple[float, Tensor]:
-        """Return the mean loss and B times each sample's gradient for any pair that it fetched `[N, C + 1]`.
+        """Return the mean loss and B * T times each sample's gradient for any pair that it fetched `[N, C + 1]`.
 
         Classes to come have equal logits at all times, so one column and their number stand for them all.
         """
@@ -198,21 +207,22 @@ class BottleneckHead(nn.Module):
         return loss, (log_p.exp() - goal) * times.clamp(max=1)
 
     def _pull(self, rows: Tensor, y: Tensor, smoothing: float) -> tuple[float, Tensor]:
-        """Return the mean loss and the gradient for each pair of each sample `[N * B * K, v]`."""
+        """Return the mean loss and T times the gradient for each pair of each sample `[N * B * T * K, v]`."""
         with torch.enable_grad():
             fetched = F.embedding(rows, self.values.detach().flatten(0, 1)).requires_grad_()
             loss = F.cross_entropy(self._decoded(fetched), y, label_smoothing=smoothing, reduction="sum")
             (pull,) = torch.autograd.grad(loss, fetched)
-        return loss.item() / len(y), pull.flatten(0, 1)
+        return loss.item() / len(y), pull.flatten(0, 1) * self._per_book(rows)
 
     def _voted(self, rows: Tensor) -> Tensor:
-        """Return mean values `[N, C + 1]` of rows `[N, B * K]`: logits, the last that of any class to come."""
-        return F.embedding_bag(rows, self.values.flatten(0, 1), mode="sum") / self.codebooks.books
+        """Return mean values `[N, C + 1]` of rows `[N, B * T * K]`: logits, the last that of any class to come."""
+        divisor = self.codebooks.books * self._per_book(rows)
+        return F.embedding_bag(rows, self.values.flatten(0, 1), mode="sum") / divisor
 
     def _decoded(self, fetched: Tensor) -> Tensor:
-        """Return logits of values `[N, B * K, v]`: summed over K, side by side over books, through the decoder."""
+        """Return logits of values `[N, B * T * K, v]`: sum over K, mean over T, books side by side, decoder."""
         assert self.out is not None
-        wide = fetched.unflatten(1, (self.codebooks.books, self.top_k)).sum(2).flatten(1)
+        wide = (fetched.unflatten(1, (self.codebooks.books, -1)).sum(2) / self._per_book(fetched)).flatten(1)
         logits: Tensor = self.out(wide if self.hidden is None else F.relu(self.hidden(wide)))
         return logits
 
@@ -221,4 +231,12 @@ class BottleneckHead(nn.Module):
         if self.mask and not self.training:
             met = self.touched > 0
             hidden = met.any(1, keepdim=True) & ~met
-        return self.codebooks.nearest(self.codebooks.queries(features.detach()), self.top_k, hidden)
+        found = self.codebooks.nearest(self.codebooks.queries(features.detach()), self.top_k, hidden)
+        if not self.tokens:
+            return found
+        by_book: Tensor = found.unflatten(0, (len(features), -1)).transpose(1, 2)  # [N, B, T, K]
+        return by_book.flatten(2)
+
+    def _per_book(self, rows: Tensor) -> int:
+        """Return T of what was fetched `[N, B * T * K, ...]`."""
+        return rows.shape[1] // (self.codebooks.books * self.top_k)

@@ -92,6 +92,10 @@ class Classifier(nn.Module):
         if self.scaling is not None and task is not None and len(x):
             own: Output = self.scaling(self, x, task)
             return own
+        if getattr(self.head, "tokens", False):
+            body: Any = self.backbone
+            tokens = body.tokens(x)
+            return Output(tokens.mean(1), self.head(tokens), tokens)
         features = self.backbone(x)
         return Output(features, self.head(features))
 

@@ -101,16 +101,22 @@ class Lite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, 1280]` of images `[N, channels, height, width]` in 0..1 (flat rows are reshaped)."""
-        x = x.unflatten(1, self.input_shape) if x.dim() == 2 else x
-        return torch.cat([self._features(rows) for rows in x.split(ROWS)])
+        return torch.cat([self._maps(rows).mean((2, 3)) for rows in self._images(x).split(ROWS)])
 
-    def _features(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return tokens `[N, T, 1280]`: one per position of the last maps, row by row; features are their mean."""
+        return torch.cat([self._maps(rows).flatten(2).transpose(1, 2) for rows in self._images(x).split(ROWS)])
+
+    def _images(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.input_shape) if x.dim() == 2 else x
+
+    def _maps(self, x: Tensor) -> Tensor:
         size = (self.size, self.size)
         if tuple(x.shape[2:]) != size:
             x = F.interpolate(x, size, mode="bilinear", antialias=bool(self.preprocessing["antialias"]))
         x = ((x * 255 - 127) / 128).expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         maps: Tensor = self.network.extract_features(x)  # type: ignore[operator]
-        return maps.mean((2, 3))
+        return maps
 
 
 def folded(saved: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,24 +23,32 @@ def positive(**sizes: Sequence[int] | int) -> None:
 
 @final
 class Identity(nn.Module):
-    """Features are the flattened inputs: for vectors that a frozen encoder has made already.
+    """Features are the inputs themselves: for vectors that a frozen encoder has made already.
 
     Args:
         inputs: Shape of one sample.
+        pool: Samples are tokens `(T, D)`, and features their mean; False takes all values side by side.
     """
 
-    def __init__(self, inputs: Sequence[int]) -> None:
+    def __init__(self, inputs: Sequence[int], pool: bool = False) -> None:
         super().__init__()
         positive(inputs=inputs)
-        self.input_shape, self.dim = tuple(inputs), prod(inputs)
+        if pool and len(inputs) != 2:
+            raise ConfigError(f"identity pools inputs of shape (tokens, width), got {tuple(inputs)}")
+        self.input_shape, self.dim, self.pool = tuple(inputs), inputs[-1] if pool else prod(inputs), pool
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this backbone."""
-        return {"name": "identity", "inputs": list(self.input_shape)}
+        pooled = {"pool": True} if self.pool else {}  # left out where it says nothing: a space is named by its spec
+        return {"name": "identity", "inputs": list(self.input_shape), **pooled}
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return `x` as tokens `[N, T, D]`; without pooling there is one."""
+        return x.reshape(len(x), -1, self.dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `x` as `[N, D]`."""
-        return x.flatten(1)
+        """Return features `[N, D]`."""
+        return self.tokens(x).mean(1) if self.pool else x.flatten(1)
 
 
 @final

@@ -191,6 +191,7 @@ def test_kill_during_a_swap_comes_back_whole(server, kit, moment):
     server.start().up()
     with load(server) as results:
         swaps(server, registry, [2])
+        wait(lambda: json.loads(get(server, "/v1/gallery")[1])["rows"] > 0)
         time.sleep(0.5)
         registry.promote(3)
         time.sleep(moment)

@@ -29,7 +29,7 @@ demo: .venv/base  ## Install, then run the main job on real images (about 2 minu
 	$(BIN)/lifelong demo --out demo-run
 
 test: .venv/dev  ## Install, then run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 fast: .venv/dev  ## The tests that take no time and start no process
 	$(BIN)/python -m pytest -m 'not slow and not e2e' --hypothesis-profile fast --numprocesses 2 --dist loadfile

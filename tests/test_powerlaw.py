@@ -89,6 +89,19 @@ def test_a_fixed_budget_is_met_exactly_in_every_pass(law: tuple[str, float], exp
     assert shares(met[: len(met) // epochs], 3) == expected
 
 
+@pytest.mark.parametrize(("budget", "expected"), [(24, [5, 9, 10]), (60, [11, 16, 33])])
+def test_a_small_memory_is_not_repeated_before_it_is_used_up(budget: int, expected: list[int]) -> None:
+    """10 of each task: of 24, tasks get 4, 7 and 10 and the last 3 go to the older two; 60 are more than there are."""
+    met, one = watched(made := PowerLawRehearsal(capacity=30, budget=budget)), learner(made)
+    for experience in stream(4):
+        met.clear()
+        one.fit(experience)
+
+    assert shares(met, 3) == expected
+    times = Counter(i for ids in met for i in ids)
+    assert max(times.values()) == (1 if budget == 24 else 4)
+
+
 def test_the_budget_is_ratio_times_the_new_samples_unless_it_is_named() -> None:
     """And every kernel rehearses as many samples in as many steps: comparisons are fair."""
     costs = set()

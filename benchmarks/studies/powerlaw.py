@@ -23,7 +23,7 @@ from lifelong.streams.scenario import Scenario
 from studies.study import Claim, Figures, Study
 
 SPEC = {"backbone": {"name": "mlp", "inputs": [1, 28, 28], "hidden": [256, 256]}, "head": {"name": "linear"}}
-BATCH, PER_TASK = 32, 200  # samples per step, samples in memory per task
+LR, BATCH, PER_TASK = 0.05, 32, 200  # learning rate, samples per step, samples in memory per task
 STREAMS = {"T10": (10, 2000, 400), "T30": (30, 1000, 200)}  # pixel orders, samples of each, rehearsed beside each
 SMALL = {"T10": (3, 500, 100), "T30": (12, 800, 160)}
 LAWS = {
@@ -37,8 +37,8 @@ LAWS = {
 STREAMED = ("uniform", "power1", "exp0.5")  # also learned without boundaries
 REHEARSING = [f"{name}.{law}" for name in STREAMS for law in LAWS if law != "none"]
 TUNED = (
-    "Learning rate of each law and stream: best of .02, .05, .1, .2 on images held out of permuted Fashion-MNIST's "
-    "training part, one seed: .05 for T30 and for T10 without rehearsal, .1 for T10 with. Nothing else was tuned."
+    "One learning rate for all, of .01, .02, .05 and .1, by the mean over laws and streams on images held out of "
+    "permuted Fashion-MNIST's training part, one seed; raw pixels left single tasks half learned there."
 )
 
 
@@ -49,28 +49,33 @@ def run(seed: int, root: str | None, small: bool) -> Figures:
         scenario = stream(tasks, samples, seed, root, small)
         for law in LAWS:
             arguments = {"budget": budget, "ratio": float(law != "none")}
-            lr = 0.1 if name == "T10" and law != "none" else 0.05
-            found |= _named(f"{name}.{law}", learned(scenario, law, arguments, lr, seed))
+            found |= _named(f"{name}.{law}", learned(scenario, law, arguments, seed))
         for law in STREAMED if name == "T10" else ():
             arguments = {"mode": "stochastic", "ratio": budget / samples}
-            found |= _named(f"stream.{law}", learned(replace(scenario, kind="online"), law, arguments, 0.1, seed))
+            found |= _named(f"stream.{law}", learned(replace(scenario, kind="online"), law, arguments, seed))
     return found
 
 
 def stream(tasks: int, samples: int, seed: int, root: str | None, small: bool) -> Scenario:
-    """Return `tasks` pixel orders of `samples` training images that `seed` draws; tested on all test images."""
+    """Return `tasks` pixel orders of `samples` training images that `seed` draws; tested on all test images.
+
+    Pixels are standardised by the mean and deviation of the training images.
+    """
     data = load("fashion-mnist-small" if small else "mnist10k", root=None if small else root)
     rows = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(seed))[:samples]
     assert data.test is not None
-    return permuted((data.train.take(rows), data.test[: 500 if small else None]), tasks, seed=seed)
+    mean, deviation = data.train.x.mean(), data.train.x.std()
+    parts = (data.train.take(rows), data.test[: 500 if small else None])
+    train, test = (replace(part, x=(part.x - mean) / deviation) for part in parts)
+    return permuted((train, test), tasks, seed=seed)
 
 
-def learned(scenario: Scenario, law: str, arguments: dict[str, object], lr: float, seed: int) -> Figures:
+def learned(scenario: Scenario, law: str, arguments: dict[str, object], seed: int) -> Figures:
     """Return accuracies after one pass over the stream (only the last row is measured), and what it cost."""
     kernel, alpha = LAWS[law]
     given = {"capacity": PER_TASK * len(scenario), "kernel": kernel, "alpha": alpha, "seed": seed, **arguments}
     strategy = plugins.find("strategy", "powerlaw")(**given)
-    one = Learner(build(SPEC, seed=seed), strategy, optim=Optim(lr=lr), batch_size=BATCH, seed=seed, setting=scenario)
+    one = Learner(build(SPEC, seed=seed), strategy, optim=Optim(lr=LR), batch_size=BATCH, seed=seed, setting=scenario)
     begun = time.process_time()
     for experience in scenario:
         if scenario.kind == "online":  # nobody says where it begins or ends

@@ -65,7 +65,7 @@ def methods(threshold: float | list[float], eps: float = 0.5) -> dict[str, Calla
 
 
 PERMUTED = Plan(methods([0.95, 0.99, 0.99]), MLP, 0.1, 4)
-OVERLAP = Plan(methods(0.97), MLP, 0.1, 10)
+OVERLAP = Plan(methods(0.97), MLP, 0.05, 10)
 CONVOLUTION = Plan(methods(0.97), CONV, 0.05, 3)
 
 

@@ -4,7 +4,8 @@
     python benchmarks/claims.py --smoke                  # one seed, small: does the machinery still work?
     python benchmarks/claims.py --only projection-pmnist --seeds 2
 
-Prints one row per claim and, with --out, writes them to a file. A study and seed is one process; two run at a time.
+Prints one row per claim and, with --out, writes them to a file; with --only, the file's other studies are kept. A study
+and seed is one process; two run at a time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from figures import write
+from figures import provenance, write
 from studies import STUDIES
 from studies.study import Figures, Study
 
@@ -53,6 +54,15 @@ def measured(studies: Sequence[Study], seeds: int | None, root: str | None, smal
                 yield study, [found[one] for one in mine]
 
 
+def kept(file: Path, names: Sequence[str], anew: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the rows and studies of an earlier file that still exist and are not measured anew."""
+    if not anew or not file.exists():
+        return [], {}
+    found = json.loads(file.read_text())
+    others = [name for name in names if name not in anew and name in found["studies"]]
+    return [row for row in found["claims"] if row["study"] in others], {name: found["studies"][name] for name in others}
+
+
 def line(row: dict[str, Any]) -> str:
     """Return a row for people."""
     spread = "" if row["sd"] is None else f" ± {row['sd']:.4f}"
@@ -76,19 +86,19 @@ def main() -> int:
     if unknown:
         parser.error(f"no study is called {sorted(unknown)[0]!r}; there are {', '.join(names)}")
     chosen = [study for study in STUDIES if not args.only or study.name in args.only]
-    begun, rows, figures = time.perf_counter(), [], {}
+    rows, figures = kept(args.out, names, args.only) if args.out else ([], {})
+    begun = time.perf_counter()
     for study, found in measured(chosen, 1 if args.smoke else args.seeds, args.data_root, args.smoke, args.jobs):
-        figures[study.name] = {"tuned": study.tuned, "figures": found}
+        figures[study.name] = {"tuned": study.tuned, **provenance(), "figures": found}
         for claim in study.claims:
             row = {"study": study.name, **claim.row(found)}
             if args.smoke:
                 row["required"] = claim.smoke
             rows.append(row)
             print(json.dumps(row) if args.json else line(row), flush=True)
-    minutes = (time.perf_counter() - begun) / 60
-    print(f"{len(rows)} claims in {minutes:.1f} minutes", file=sys.stderr)
+    print(f"{len(chosen)} studies in {(time.perf_counter() - begun) / 60:.1f} minutes", file=sys.stderr)
     if args.out:
-        write(args.out, {"benchmark": "claims", "minutes": round(minutes, 1), "studies": figures}, rows, key="claims")
+        write(args.out, {"benchmark": "claims", "studies": figures}, rows, key="claims")
     return int(any(row["required"] and not row["holds"] for row in rows))
 
 

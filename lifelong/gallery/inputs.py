@@ -120,6 +120,13 @@ def count(k: int, name: str = "k") -> int:
     return int(k)
 
 
+def page(k: int, offset: int) -> slice:
+    """Return which places of a ranking are wanted, or raise DataError unless `k` >= 1 and `offset` >= 0."""
+    if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
+        raise DataError(f"offset must be an integer of at least 0, got {offset!r}")
+    return slice(int(offset), int(offset) + count(k))
+
+
 def _name(value: object) -> str:
     if not isinstance(value, str | int) and (
         isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0)

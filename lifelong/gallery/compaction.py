@@ -8,11 +8,13 @@ import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, final
 
 from lifelong.gallery import segments
-from lifelong.gallery.indexes import kind_for
+from lifelong.gallery.indexes import Integers, kind_for
+from lifelong.gallery.inputs import Token
 from lifelong.gallery.memory import Memory
 from lifelong.gallery.parts import Part
 from lifelong.gallery.store import Catalog, Store
@@ -23,6 +25,8 @@ DEAD = 0.3  # share of dead rows from which a segment is made anew
 NICENESS = 10  # of the thread that does it
 log = logging.getLogger("lifelong.gallery")
 Plan = list[list[Part]]
+Columns = dict[str, dict[Token, Integers]]
+Made = tuple[Any, Columns]  # facts, columns
 
 
 def plan(memory: Memory, seal: int, choice: str, *, full: bool) -> Plan:
@@ -134,11 +138,12 @@ class Compactor:
                 groups = [] if self._closing else plan(memory, self._seal, self._choice, full=full)
                 names, number, before = memory.names, self._owner.catalog.generation + 1, memory.sequence
                 widths = [memory.widths[name] for name in names]
-            made: dict[str, Any] = {}
+            made: dict[str, Made] = {}
             for at, group in enumerate(groups):
                 if any(_living(part) for part in group) and not self._closing:
-                    name = f"{number:08d}-{at}"
-                    made[name] = segments.write(self._folder / name, group, names, widths, self._choice)
+                    folder = self._folder / f"{number:08d}-{at}"
+                    facts = segments.write(folder, group, names, widths, self._choice)
+                    made[folder.name] = facts, _columns(folder, facts, group)
             gone = {part.name for group in groups for part in group if part.name}
             return bool(groups) and self._install(made, gone, before)
 
@@ -154,17 +159,14 @@ class Compactor:
         for path in segments.leftovers(self._folder, frozenset((*catalog.segments, *earlier))):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _install(self, made: dict[str, Any], gone: set[str], before: int) -> bool:
+    def _install(self, made: dict[str, Made], gone: set[str], before: int) -> bool:
         with self._mutex:
             if self._closing:
                 return False
             owner, old = self._owner, self._owner.catalog
             memory = owner.memory
-            added = [
-                segments.read(self._folder / name, facts, [memory.code(s) for s in facts["spaces"]], verify=False)
-                for name, facts in made.items()
-            ]
-            owner.catalog = self._store.publish(made, gone, before)
+            added = [_opened(self._folder / name, facts, memory, columns) for name, (facts, columns) in made.items()]
+            owner.catalog = self._store.publish({name: facts for name, (facts, _) in made.items()}, gone, before)
             memory.adopt(added, gone)
             owner.show()
         self.sweep(owner.catalog, *old.segments)
@@ -178,3 +180,16 @@ class Compactor:
         except Exception:
             self._patience = self._owner.memory.sequence + FILLED * self._seal
             log.exception("gallery %s could not be compacted; it works on, and is tried again later", self._folder)
+
+
+def _columns(folder: Path, facts: Any, sources: Sequence[Part]) -> Columns:  # noqa: ANN401 - JSON
+    """Return, for the payload keys that somebody asked for in the sources, the rows of each value."""
+    part = segments.read(folder, facts, range(len(facts["spaces"])), verify=False)
+    for key in {key for source in sources for key in source.columns}:
+        part.column(key)
+    return part.columns
+
+
+def _opened(folder: Path, facts: Any, memory: Memory, columns: Columns) -> Part:  # noqa: ANN401 - JSON
+    codes = [memory.code(space) for space in facts["spaces"]]
+    return replace(segments.read(folder, facts, codes, verify=False), columns=columns)

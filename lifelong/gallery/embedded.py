@@ -32,7 +32,7 @@ from typing import Self, final
 
 import faiss
 
-from lifelong.errors import ConfigError, DataError, Unavailable, UnknownName
+from lifelong.errors import ConfigError, Unavailable, UnknownName
 from lifelong.gallery import inputs
 from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
 from lifelong.gallery.compaction import Compactor
@@ -120,11 +120,7 @@ class EmbeddedGallery:
             DataError: Wrong ids, vectors or payload.
             SpaceError: The space is known with another width or family.
         """
-        names = inputs.distinct(inputs.names(ids))
-        array = inputs.vectors(vectors, inputs.checked(space))
-        if len(array) != len(names):
-            raise DataError(f"need one vector for each id, got {len(names)} ids and {len(array)} vectors")
-        texts = inputs.texts(payload, names)
+        names, array, texts = inputs.added(ids, vectors, space, payload)
         with self._mutex:
             self._writable()
             if names:

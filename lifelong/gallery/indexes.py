@@ -27,7 +27,8 @@ TARGET = 0.985  # share of the true 10 nearest that a sample of rows has to find
 EFFORTS = (8, 16, 32, 64, 128, 256, 512)  # lists that are looked into, or length of HNSW's queue
 SAMPLE = 128
 TRAINED = 64  # rows per list that train its centres
-REFINED = 10  # candidates by 4 bits for each one by 8
+REFINED = 5  # candidates by 4 bits for each one by 8
+WIDER = 2  # candidates by 8 bits for each one by the exact score
 CHUNK = 65_536  # rows added at once
 Selector = Any  # FAISS's stubs describe C++, not the wrappers that Python sees
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -95,12 +96,12 @@ class Quick:
         """Write the index into a file."""
         _faiss.write_index(self.index, str(path))
 
-    def search(self, queries: Floats, k: int, chosen: Selector = None, more: int = 1) -> tuple[Floats, Integers]:
-        """Return scores, by its own lights, and rows, `[M, k]`; -1 where nothing was found.
+    def search(self, queries: Floats, k: int, chosen: Selector = None, more: int = 1) -> Integers:
+        """Return WIDER times as many rows as wanted, `[M, WIDER * k]`, -1 where nothing was found.
 
         Args:
             queries: `[M, D]`.
-            k: Rows wanted.
+            k: Rows wanted; who knows their exact scores finds the best among what is returned.
             chosen: Rows that may be found; None for all.
             more: How many times its usual effort.
         """
@@ -110,8 +111,8 @@ class Quick:
             parameters = self._plain[0]
         else:
             parameters = self._parameters(chosen, self.effort * more)
-        scores, rows = self.index.search(queries, k, params=parameters)
-        return scores, rows
+        rows: Integers = self.index.search(queries, WIDER * k, params=parameters)[1]
+        return rows
 
     def _parameters(self, chosen: Selector, effort: int) -> Any:  # noqa: ANN401 - of FAISS
         if self.kind == "fp16":
@@ -130,7 +131,7 @@ class Quick:
         quick, recall = self, 0.0
         for effort in _efforts(self.kind, len(vectors)):
             quick = Quick(self.index, self.kind, effort)
-            found = quick.search(queries, k)[1]
+            found = quick.search(queries, k)
             recall = float(np.mean([len(set(a) & set(b)) - 1 for a, b in zip(truth, found, strict=True)])) / (k - 1)
             if recall >= TARGET:
                 break

@@ -69,6 +69,17 @@ def vectors(values: Vectors, space: Space, what: str = "vectors") -> Floats:
     return array
 
 
+def added(
+    ids: Sequence[str | int], values: Vectors, space: Space, payload: Sequence[Payload] | None
+) -> tuple[list[str], Floats, list[str]]:
+    """Return ids, vectors `[N, D]` and payloads as JSON of rows that are to be stored, or raise what is wrong."""
+    known = distinct(names(ids))
+    array = vectors(values, checked(space))
+    if len(array) != len(known):
+        raise DataError(f"need one vector for each id, got {len(known)} ids and {len(array)} vectors")
+    return known, array, texts(payload, known)
+
+
 def unit(values: Floats) -> Doubles:
     """Return the rows of `values` `[N, D]`, none of them zero, at length 1 in float64."""
     wide = values.astype(np.float64)

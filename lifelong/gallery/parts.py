@@ -152,15 +152,29 @@ class Part:
         rounded: Floats = score.clip(-1, 1).astype(np.float32)
         return rounded
 
+    def column(self, key: str) -> dict[Token, Integers]:
+        """Return the rows of each value of a payload key; kept, unless no row has the key."""
+        column = self.columns.get(key)
+        if column is None:
+            lists: dict[Token, list[int]] = {}
+            for row, text in enumerate(self.texts):
+                payload = json.loads(text) if text != "{}" else {}
+                if key in payload and (known := _token(payload[key])) is not None:
+                    lists.setdefault(known, []).append(row)
+            column = {known: np.array(rows, np.int64) for known, rows in lists.items()}
+            if column:
+                self.columns[key] = column
+        return column
+
     def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None) -> Top | None:
         """Return what the index finds, with exact scores; None if it found too few where it looked."""
         assert self.quick
         chosen = None if mask is None else indexes.selector(mask)
-        _, rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
-        if rows.min(initial=0) < 0:
+        rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
+        if rows[:, :k].min(initial=0) < 0:
             return None
         scores = np.einsum("mkd,md->mk", self.vectors[rows], queries)
-        return Top(scores, rows, _floor(scores, complete=True))
+        return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
 
     def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:
         rows = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
@@ -183,22 +197,8 @@ class Part:
                     payload = self.values[row] = self.payload(row)
                 found[row] = key in payload and _token(payload[key]) == value
         else:
-            found[self._column(key).get(value, [])] = True
+            found[self.column(key).get(value, [])] = True
         return found
-
-    def _column(self, key: str) -> dict[Token, Integers]:
-        """Return the rows of each value of a payload key; kept, unless no row has the key."""
-        column = self.columns.get(key)
-        if column is None:
-            lists: dict[Token, list[int]] = {}
-            for row, text in enumerate(self.texts):
-                payload = json.loads(text) if text != "{}" else {}
-                if key in payload and (known := _token(payload[key])) is not None:
-                    lists.setdefault(known, []).append(row)
-            column = {known: np.array(rows, np.int64) for known, rows in lists.items()}
-            if column:
-                self.columns[key] = column
-        return column
 
 
 def _token(value: object) -> Token | None:

@@ -46,7 +46,8 @@ class Packed(Sequence[str]):
     """
 
     def __init__(self, text: Bytes, ends: Integers, which: int) -> None:
-        self._text, self._ends, self._which = memoryview(text), ends, which  # type: ignore[arg-type]
+        self._arrays, self._which = (text, ends), which
+        self._text, self._ends = (memoryview(array) for array in self._arrays)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return len(self._ends) // 2
@@ -57,7 +58,7 @@ class Packed(Sequence[str]):
 
     def packed(self) -> tuple[Bytes, Integers]:
         """Return bytes and ends, of both strings of each row."""
-        return np.frombuffer(self._text, np.uint8), self._ends
+        return self._arrays
 
 
 def write(folder: Path, sources: Sequence[Part], names: Sequence[str], widths: Sequence[int], choice: str) -> Any:  # noqa: ANN401

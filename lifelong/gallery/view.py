@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise, repeat
+from itertools import islice, pairwise
 from typing import final
 
 import numpy as np
@@ -19,7 +19,7 @@ from lifelong.types import Space
 
 BLOCK = 256  # queries scored together, fewer where each wants so many hits that they would take more than
 PAIRS = 2**22  # pairs of query and row in memory
-SLACK = 8  # rows fetched beyond k: float32 rounding may misplace a few around the k-th
+SLACK = 4  # rows fetched beyond k: float32 rounding may misplace a few around the k-th
 ROUNDING = 2.0**-24
 LEAST = -2.0  # less than any cosine, more than where there is no row
 Allowed = tuple[Part, Mask | None]
@@ -99,11 +99,10 @@ class FrozenView:
         edges = np.searchsorted(query[order], np.arange(len(unit) + 1)).tolist()
         chosen = [order[a:b][wanted] for a, b in pairwise(edges)]
         best = np.concatenate(chosen)
-        hits = map(self._hit, which[best].tolist(), row[best].tolist(), score[best].tolist(), repeat(parts))
+        hits = map(self._hit, (searched[i][0] for i in which[best].tolist()), row[best].tolist(), score[best].tolist())
         return [list(islice(hits, len(some))) for some in chosen]
 
-    def _hit(self, which: int, row: int, score: float, parts: list[Allowed]) -> Hit:
-        part = parts[which][0]
+    def _hit(self, part: Part, row: int, score: float) -> Hit:
         return Hit(part.ids[row], score, self.names[part.codes[row]], part.payload(row))
 
 

@@ -23,8 +23,9 @@ from lifelong.gallery import compaction, indexes, layout, segments
 from lifelong.gallery.embedded import FILE, FOLDER, EmbeddedGallery
 from lifelong.types import Space
 
-A = Space("a", 4, family="f")
-B = Space("b", 6, frozenset({"a"}), family="f")
+A = Space("a", 10, family="f")
+B = Space("b", 11, frozenset({"a"}), family="f")
+N = Space("n", 4)
 WIDE = Space("wide", 16, frozenset({"a", "b"}), family="f")
 
 
@@ -51,10 +52,10 @@ def answers(gallery: EmbeddedGallery) -> list:
 def filled(folder: Path, **options) -> EmbeddedGallery:
     """300 rows of two widths in one segment, 50 of them overwritten, removed or newer."""
     gallery = opened(folder, **options)
-    gallery.add(ids(0, 200), draw(200, 4), A, [{"n": i % 7, "ü": "€" * (i % 3)} for i in range(200)])
-    gallery.add(ids(200, 300), draw(100, 6, seed=1), B)
+    gallery.add(ids(0, 200), draw(200, 10), A, [{"n": i % 7, "ü": "€" * (i % 3)} for i in range(200)])
+    gallery.add(ids(200, 300), draw(100, 11, seed=1), B)
     gallery.compact()
-    gallery.add(ids(290, 320), draw(30, 6, seed=2), B)
+    gallery.add(ids(290, 320), draw(30, 11, seed=2), B)
     gallery.remove(ids(0, 10))
     return gallery
 
@@ -74,8 +75,8 @@ def test_a_segment_is_readable_by_numpy_alone(tmp_path):
     gallery = filled(tmp_path)
     (folder,) = (tmp_path / FOLDER).iterdir()
     vectors, rows, ends, text = (np.load(folder / f"{name}.npy") for name in segments.ARRAYS)
-    given = np.zeros((300, 6))
-    given[:200, :4], given[200:] = draw(200, 4), draw(100, 6, seed=1)
+    given = np.zeros((300, 11))
+    given[:200, :10], given[200:] = draw(200, 10), draw(100, 11, seed=1)
     np.testing.assert_allclose(vectors, given / np.linalg.norm(given, axis=1)[:, None], atol=1e-7)
     assert rows[0].tolist() == list(range(1, 301))
     assert rows[1].tolist() == [0] * 200 + [1] * 100
@@ -120,7 +121,7 @@ def foreign(folder: Path) -> Path:
     """A sound file of another gallery's segment."""
     with tempfile.TemporaryDirectory() as other:
         gallery = opened(Path(other))
-        gallery.add(ids(0, 300), draw(300, 6, seed=8), B)
+        gallery.add(ids(0, 300), draw(300, 11, seed=8), B)
         gallery.compact()
         (source,) = (Path(other) / FOLDER).iterdir()
         shutil.copy(source / "vectors.npy", folder / "vectors.npy")
@@ -253,21 +254,21 @@ def test_an_index_that_finds_too_few_is_backed_by_a_full_comparison(tmp_path, mo
     monkeypatch.setattr(indexes, "TARGET", 0.0)
     vectors = np.concatenate([draw(6000, 4) * 0.05 + np.eye(4)[0], draw(6000, 4) * 0.05 - np.eye(4)[0]])
     with opened(tmp_path, index="ivf") as gallery:
-        gallery.add(ids(0, 12000), vectors.astype(np.float32), A, [{"side": i // 6000} for i in range(12000)])
+        gallery.add(ids(0, 12000), vectors.astype(np.float32), N, [{"side": i // 6000} for i in range(12000)])
         gallery.compact()
         query = np.eye(4, dtype=np.float32)[:1]
-        assert {h.payload["side"] for h in gallery.search(query, A, 500)[0]} == {0}
-        (far,) = gallery.search(query, A, 500, {"side": 1})
+        assert {h.payload["side"] for h in gallery.search(query, N, 500)[0]} == {0}
+        (far,) = gallery.search(query, N, 500, {"side": 1})
         assert len(far) == 500
-        assert [h.id for h in far] == [h.id for h in gallery.search(query, A, 500, {"side": 1}, exact=True)[0]]
+        assert [h.id for h in far] == [h.id for h in gallery.search(query, N, 500, {"side": 1}, exact=True)[0]]
 
 
 def test_compaction_runs_by_itself_and_few_parts_stay(tmp_path):
     with opened(tmp_path, background=True) as gallery:
         for turn in range(60):
-            gallery.add(ids(100 * turn, 100 * turn + 100), draw(100, 4, seed=turn), A)
+            gallery.add(ids(100 * turn, 100 * turn + 100), draw(100, 10, seed=turn), A)
         waited(lambda: not gallery._compactor._thread.is_alive())
-        gallery.add(["last"], draw(1, 4), A)
+        gallery.add(["last"], draw(1, 10), A)
         waited(lambda: not gallery._compactor._thread.is_alive())
         assert 1 <= gallery.stats().segments <= 6
         assert sum(len(part) for part in gallery.memory.tail(sealed=True)) < 4 * 64
@@ -278,7 +279,7 @@ def test_the_number_of_segments_grows_with_the_logarithm(tmp_path):
     with opened(tmp_path, seal=4) as gallery:
         most = 0
         for turn in range(200):
-            gallery.add(ids(16 * turn, 16 * turn + 16), draw(16, 4, seed=turn), A)
+            gallery.add(ids(16 * turn, 16 * turn + 16), draw(16, 10, seed=turn), A)
             while gallery._compactor.run(full=False):
                 pass
             most = max(most, gallery.stats().segments)
@@ -287,13 +288,13 @@ def test_the_number_of_segments_grows_with_the_logarithm(tmp_path):
 
 def test_dead_rows_are_purged_and_their_memory_with_them(tmp_path):
     with opened(tmp_path) as gallery:
-        gallery.add(ids(0, 1000), draw(1000, 4), A)
+        gallery.add(ids(0, 1000), draw(1000, 10), A)
         gallery.compact()
         gallery.remove(ids(0, 299))
         assert not gallery._compactor.run(full=False)  # not 30 % yet
         gallery.remove(ids(299, 400))
         assert gallery._compactor.run(full=False)
-        assert (gallery.stats().bytes, len(gallery.memory.segments[0])) == (600 * 16, 600)
+        assert (gallery.stats().bytes, len(gallery.memory.segments[0])) == (600 * 40, 600)
         gallery.remove(ids(0, 1000))
         gallery.compact()
         assert (gallery.stats().bytes, gallery.stats().segments, gallery.compact()) == (0, 0, False)
@@ -302,12 +303,12 @@ def test_dead_rows_are_purged_and_their_memory_with_them(tmp_path):
 def test_the_list_of_what_died_is_forgotten_and_numbers_go_on_rising(tmp_path):
     with opened(tmp_path) as gallery:
         for turn in range(4):
-            gallery.add(ids(0, 100), draw(100, 4, seed=turn), A)
+            gallery.add(ids(0, 100), draw(100, 10, seed=turn), A)
             gallery.compact()
         gallery.remove(ids(0, 100))
         sequence = gallery.commit()
         for turn in range(3):
-            gallery.add([f"x{turn}"], draw(1, 4), A)
+            gallery.add([f"x{turn}"], draw(1, 10), A)
             assert gallery.compact()
         gallery.remove(["x1", "x0"])
         assert gallery.commit() == sequence + 5
@@ -315,29 +316,36 @@ def test_the_list_of_what_died_is_forgotten_and_numbers_go_on_rising(tmp_path):
     assert base.execute("SELECT count(*) FROM dead").fetchone()[0] == 3  # and the newest of the forgotten
     base.close()
     with opened(tmp_path) as gallery:
-        assert gallery.add(["y"], draw(1, 4), A) == sequence + 6
+        assert gallery.add(["y"], draw(1, 10), A) == sequence + 6
 
 
-def test_spaces_of_similar_width_share_a_segment(tmp_path):
-    widths = [16, 12, 9, 8, 7, 4, 3]
-    with opened(tmp_path) as gallery:
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [("flat", [(3, 50), (4, 50), (7, 50), (8, 50), (16, 100)]), ("ivf", [(3, 50), (7, 100), (16, 150)])],
+)
+def test_spaces_of_similar_width_share_a_segment(tmp_path, index, expected, monkeypatch):
+    """Up to twice the width in an index, where time goes by parts; hardly any padding where it goes by width."""
+    monkeypatch.setattr(indexes, "SMALL", 50)
+    widths = [16, 15, 8, 7, 4, 3]
+    with opened(tmp_path, index=index) as gallery:
         for at, width in enumerate(widths):
-            gallery.add(ids(100 * at, 100 * at + 100), draw(100, width, seed=at), Space(f"s{width}", width))
+            gallery.add(ids(50 * at, 50 * at + 50), draw(50, width, seed=at), Space(f"s{width}", width))
         gallery.compact()
         held = sorted((part.width, len(part)) for part in gallery.memory.segments)
-    assert held == [(3, 100), (7, 200), (16, 400)]
+        assert not gallery.compact()
+    assert held == expected
 
 
 def test_a_segment_is_as_wide_as_its_widest_living_row(tmp_path):
     with opened(tmp_path) as gallery:
-        gallery.add(ids(0, 100), draw(100, 4), A)
-        gallery.add(ids(100, 200), draw(100, 6), B)
+        gallery.add(ids(0, 100), draw(100, 10), A)
+        gallery.add(ids(100, 200), draw(100, 11), B)
         gallery.compact()
-        before = gallery.search(draw(3, 4, seed=1), A, 10)
+        before = gallery.search(draw(3, 10, seed=1), A, 10)
         gallery.remove(ids(100, 200))
         gallery.compact()
-        assert gallery.memory.segments[0].width == 4
-        assert gallery.search(draw(3, 4, seed=1), A, 10) == before
+        assert gallery.memory.segments[0].width == 10
+        assert gallery.search(draw(3, 10, seed=1), A, 10) == before
 
 
 def test_what_changes_while_a_segment_is_made_is_kept(tmp_path, monkeypatch):
@@ -346,16 +354,16 @@ def test_what_changes_while_a_segment_is_made_is_kept(tmp_path, monkeypatch):
 
     def slow(*args):
         facts = plain(*args)
-        gallery.add(["i5", "new"], draw(2, 6, seed=7), B, [{"late": 1}] * 2)
+        gallery.add(["i5", "new"], draw(2, 11, seed=7), B, [{"late": 1}] * 2)
         gallery.remove(["i6"])
         return facts
 
     gallery = opened(tmp_path)
-    gallery.add(ids(0, 300), draw(300, 4), A)
+    gallery.add(ids(0, 300), draw(300, 10), A)
     monkeypatch.setattr(segments, "write", slow)
     gallery.compact()
     monkeypatch.undo()
-    (hits,) = gallery.search(draw(1, 6), B, 999)
+    (hits,) = gallery.search(draw(1, 11), B, 999)
     assert sorted(hit.id for hit in hits) == sorted([*ids(0, 6), *ids(7, 300), "new"])
     assert {hit.id for hit in hits if hit.payload} == {"i5", "new"}
     before = content(gallery), answers(gallery)
@@ -375,15 +383,15 @@ def test_readers_and_writers_do_not_wait_for_a_compaction(tmp_path, monkeypatch)
 
     monkeypatch.setattr(segments, "write", waiting)
     with opened(tmp_path, background=True) as gallery:
-        gallery.add(ids(0, 400), draw(400, 4), A)
+        gallery.add(ids(0, 400), draw(400, 10), A)
         assert begun.wait(60)
-        gallery.add(["more"], draw(1, 4), A)
+        gallery.add(["more"], draw(1, 10), A)
         gallery.remove(["i0"])
-        assert len(gallery.search(draw(1, 4), A, 999)[0]) == 400
+        assert len(gallery.search(draw(1, 10), A, 999)[0]) == 400
         assert gallery.stats().segments == 0
         go.set()
         waited(lambda: gallery.stats().segments == 1)
-        assert len(gallery.search(draw(1, 4), A, 999)[0]) == 400
+        assert len(gallery.search(draw(1, 10), A, 999)[0]) == 400
 
 
 def test_a_compaction_that_fails_is_logged_and_the_gallery_works_on(tmp_path, monkeypatch, caplog):
@@ -392,22 +400,22 @@ def test_a_compaction_that_fails_is_logged_and_the_gallery_works_on(tmp_path, mo
 
     monkeypatch.setattr(segments, "write", full)
     with opened(tmp_path, background=True) as gallery:
-        gallery.add(ids(0, 300), draw(300, 4), A)
+        gallery.add(ids(0, 300), draw(300, 10), A)
         waited(lambda: gallery._compactor._patience)
-        gallery.add(["more"], draw(1, 4), A)
-        assert len(gallery.search(draw(1, 4), A, 999)[0]) == 301
+        gallery.add(["more"], draw(1, 10), A)
+        assert len(gallery.search(draw(1, 10), A, 999)[0]) == 301
         assert len(caplog.records) == 1  # not once for every row
         monkeypatch.undo()
-        gallery.add(ids(300, 600), draw(300, 4), A)
+        gallery.add(ids(300, 600), draw(300, 10), A)
         waited(lambda: gallery.stats().segments)
 
 
 def test_the_columns_that_were_asked_for_are_ready_in_the_next_segment(tmp_path):
     with opened(tmp_path) as gallery:
-        gallery.add(ids(0, 300), draw(300, 4), A, [{"n": i % 7} for i in range(300)])
+        gallery.add(ids(0, 300), draw(300, 10), A, [{"n": i % 7} for i in range(300)])
         gallery.compact()
-        gallery.search(draw(1, 4), A, 5, {"n": 1})
-        gallery.add(["x"], draw(1, 4), A, [{"n": 1}])
+        gallery.search(draw(1, 10), A, 5, {"n": 1})
+        gallery.add(["x"], draw(1, 10), A, [{"n": 1}])
         gallery.compact()
         assert set(gallery.memory.segments[0].columns) == {"n"}
 
@@ -416,7 +424,7 @@ def test_closing_stops_what_is_under_way(tmp_path):
     before = threading.active_count()
     for turn in range(5):
         gallery = opened(tmp_path, background=True)
-        gallery.add(ids(0, 400), draw(400, 4, seed=turn), A)
+        gallery.add(ids(0, 400), draw(400, 10, seed=turn), A)
         gallery.close()
         assert threading.active_count() == before
         gallery.close()
@@ -437,9 +445,9 @@ def test_only_the_writer_compacts(tmp_path):
 
 def test_a_follower_maps_the_writers_segments(tmp_path):
     gallery = opened(tmp_path)
-    gallery.add(["first"], draw(1, 4), A)
+    gallery.add(["first"], draw(1, 10), A)
     with opened(tmp_path, readonly=True) as reader:
-        gallery.add(ids(0, 300), draw(300, 4), A)
+        gallery.add(ids(0, 300), draw(300, 10), A)
         reader.refresh()
         assert reader.stats().segments == 0
         gallery.compact()
@@ -453,7 +461,7 @@ def test_a_follower_maps_the_writers_segments(tmp_path):
 def test_a_follower_goes_on_with_what_it_has_when_a_new_segment_is_damaged(tmp_path, caplog):
     gallery = filled(tmp_path)
     with opened(tmp_path, readonly=True) as reader:
-        gallery.add(["y"], draw(1, 6), B)
+        gallery.add(["y"], draw(1, 11), B)
         gallery.compact()
         (name,) = gallery.catalog.segments
         cut(tmp_path / FOLDER / name)
@@ -461,7 +469,7 @@ def test_a_follower_goes_on_with_what_it_has_when_a_new_segment_is_damaged(tmp_p
             reader.refresh()
         assert reader.stats().rows == gallery.stats().rows
         assert reader.stats().refused == 1
-        assert {hit.id for hit in reader.search(draw(1, 6), B, 999)[0]} == set(content(gallery))
+        assert {hit.id for hit in reader.search(draw(1, 11), B, 999)[0]} == set(content(gallery))
     gallery.close()
     assert len(caplog.records) == 1
 
@@ -471,7 +479,7 @@ def test_a_view_outlives_the_files_of_its_segments(tmp_path):
     view = gallery.view()
     before = view.search(draw(3, 16, seed=1), WIDE, 99)
     for turn in range(3):
-        gallery.add(ids(0, 300), draw(300, 4, seed=turn), A)
+        gallery.add(ids(0, 300), draw(300, 10, seed=turn), A)
         gallery.compact()
     gallery.close()
     shutil.rmtree(tmp_path / FOLDER)
@@ -492,7 +500,7 @@ if os.geteuid() == 0:
 assert not os.access(sys.argv[1], os.W_OK)
 try:
     with EmbeddedGallery(sys.argv[1], readonly=True) as gallery:
-        hits = gallery.search(np.ones((1, 6), np.float32), Space("b", 6, frozenset({"a"})), 9999)
+        hits = gallery.search(np.ones((1, 11), np.float32), Space("b", 11, frozenset({"a"})), 9999)
         print(len(hits[0]), len(gallery.rows(limit=9999)), gallery.refresh(), gallery.stats().segments)
 except LifelongError as error:
     print(type(error).__name__, error)
@@ -553,9 +561,9 @@ def test_a_gallery_of_the_first_layout_is_brought_up_to_date(tmp_path):
     """Written by hand as the first release wrote it: removals were rows without a vector."""
     base = sqlite3.connect(tmp_path / FILE)
     base.executescript(f"{layout.FIRST} PRAGMA application_id = {layout.APPLICATION}; PRAGMA user_version = 1;")
-    vectors = draw(3, 4)
-    base.execute("INSERT INTO spaces VALUES ('a', 4, 'f')")
-    rows = [(i + 1, f"i{i}", "a", 4, vectors[i].tobytes(), "{}") for i in range(3)]
+    vectors = draw(3, 10)
+    base.execute("INSERT INTO spaces VALUES ('a', 10, 'f')")
+    rows = [(i + 1, f"i{i}", "a", 10, vectors[i].tobytes(), "{}") for i in range(3)]
     base.executemany("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?)", [*rows, (9, "gone", None, None, None, None)])
     base.commit()
     base.close()

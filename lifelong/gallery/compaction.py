@@ -41,8 +41,8 @@ def plan(memory: Memory, seal: int, choice: str, *, full: bool) -> Plan:
     tail = memory.tail(sealed=not full)
     if not full and sum(map(_living, tail)) < FILLED * seal:
         tail = []
-    stale = [part for part in memory.segments if part.dead > DEAD * len(part)]
-    groups = [_group(band, {*map(id, tail), *map(id, stale)}, full) for band in _bands([*tail, *memory.segments])]
+    due = {id(part) for part in (*tail, *memory.segments) if not part.name or part.dead > DEAD * len(part)}
+    groups = [_group(band, due, full) for band in _bands([*tail, *memory.segments], choice)]
     return [group for group in groups if group and not _settled(group, choice)]
 
 
@@ -58,14 +58,27 @@ def _group(band: Sequence[Part], due: set[int], full: bool) -> list[Part]:
     return group
 
 
-def _bands(parts: Sequence[Part]) -> list[list[Part]]:
-    """Return parts in groups of which the widest is at most twice as wide as any, so that padding stays small."""
-    bands: list[list[Part]] = []
-    for part in sorted(parts, key=lambda part: -part.width):
-        if not bands or 2 * part.width < bands[-1][0].width:
-            bands.append([])
-        bands[-1].append(part)
+def _bands(parts: Sequence[Part], choice: str) -> list[list[Part]]:
+    """Return parts that may share a segment.
+
+    Rows narrower than their segment are padded. An index looks at few rows, and two indexes take twice the time of
+    one: so up to twice the width is taken. Comparing with every row takes time by the width, in one part or in two.
+    """
+    bands = []
+    for band in _near(parts, 0.5):
+        flat = kind_for(choice, sum(map(_living, band))) == "flat"
+        bands += _near(band, 0.9) if flat else [band]
     return bands
+
+
+def _near(parts: Sequence[Part], share: float) -> list[list[Part]]:
+    """Return parts in groups in which none is narrower than `share` of the widest."""
+    groups: list[list[Part]] = []
+    for part in sorted(parts, key=lambda part: -part.width):
+        if not groups or part.width < share * groups[-1][0].width:
+            groups.append([])
+        groups[-1].append(part)
+    return groups
 
 
 def _settled(group: Sequence[Part], choice: str) -> bool:

@@ -474,6 +474,27 @@ def test_a_follower_goes_on_with_what_it_has_when_a_new_segment_is_damaged(tmp_p
     assert len(caplog.records) == 1
 
 
+def test_a_segment_that_is_replaced_while_a_follower_opens_it_is_not_damaged(tmp_path, monkeypatch, caplog):
+    gallery, plain = filled(tmp_path), segments.read
+
+    def late(folder, *args, **options):
+        monkeypatch.undo()
+        for turn in range(2):
+            gallery.add([f"late{turn}"], draw(1, 11), B)
+            gallery.compact()
+        assert not folder.exists()
+        return plain(folder, *args, **options)
+
+    monkeypatch.setattr(segments, "read", late)
+    with opened(tmp_path, readonly=True) as reader:
+        assert (reader.stats().rows, reader.stats().segments, reader.stats().refused) == (310, 0, 0)
+        reader.refresh()
+        assert (reader.stats().rows, reader.stats().segments, reader.stats().refused) == (312, 1, 0)
+        assert answers(reader) == answers(gallery)
+    gallery.close()
+    assert not caplog.records
+
+
 def test_a_view_outlives_the_files_of_its_segments(tmp_path):
     gallery = filled(tmp_path)
     view = gallery.view()

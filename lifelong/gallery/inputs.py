@@ -58,10 +58,12 @@ def vectors(values: Vectors, space: Space, what: str = "vectors") -> Floats:
     array = _array(values, what)
     if array.ndim != 2 or array.shape[1] != space.dim:
         raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
+            array = array.astype(np.float32)
+    array = np.ascontiguousarray(array)
+    if not np.isfinite(array).all():
+        finite = np.isfinite(array).all(axis=1)
         raise DataError(f"{what} must be finite, got NaN or infinity in row {int(finite.argmin())}; check the model")
     filled = array.any(axis=1)
     if not filled.all():

@@ -88,8 +88,9 @@ class Loader:
                     codes = [memory.code(space) for space in facts["spaces"]]
                     parts.append(segments.read(self._folder / name, facts, codes))
             except ArtifactError as error:
-                self.refused.add(name)
-                log.warning("%s; its rows are read from %s instead", error, self._store.path.name)
+                if self._store.lists(name):  # otherwise its writer has replaced and deleted it meanwhile
+                    self.refused.add(name)
+                    log.warning("%s; its rows are read from %s instead", error, self._store.path.name)
         return parts
 
     def _widths(self, memory: Memory) -> None:

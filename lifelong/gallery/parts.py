@@ -15,13 +15,15 @@ from typing import NamedTuple, final
 import numpy as np
 
 from lifelong.gallery import indexes
-from lifelong.gallery.base import Payload
+from lifelong.gallery.base import Hit, Payload
 from lifelong.gallery.indexes import Integers, Mask, Quick
 from lifelong.gallery.inputs import Condition, Doubles, Floats, Token, token
+from lifelong.gallery.packed import taken
 
 GATHER = 5000  # with no more allowed rows than this, picking them out beats scanning past the others
 SPARE = 1024  # with no more barred rows than this, asking for as many more beats a selector (which bars BLAS)
 BATCH = 4  # from so many queries on BLAS beats FAISS's own loops, and numpy a selector
+SLACK = 4  # rows fetched beyond k: float32 rounding may misplace a few around the k-th
 CELLS = 2**22  # scores in memory when all rows are scanned
 RARE = 10  # where fewer than 1 in so many rows are allowed, an index has to look further
 FURTHER = 4  # times its usual effort
@@ -105,6 +107,15 @@ class Part:
         found: Payload = {} if text == "{}" else json.loads(text)
         return found
 
+    def hits(self, rows: Integers, scores: Floats, names: Sequence[str]) -> list[Hit]:
+        """Return what is handed out of rows `[N]` with their scores `[N]`; `names` are the spaces', by number."""
+        ids, texts = taken(self.ids, rows), taken(self.texts, rows)
+        several = zip(ids, scores.tolist(), self.codes[rows].tolist(), texts, strict=True)
+        return [
+            Hit(name, score, names[code], {} if text == "{}" else json.loads(text))
+            for name, score, code, text in several
+        ]
+
     def allowed(self, readable: Mask, condition: Condition) -> Mask | None:
         """Return which rows `[N]` may be found, None for all.
 
@@ -119,13 +130,14 @@ class Part:
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 
     def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
-        """Return about `k` best allowed rows for each query `[M, D]`; see `Top`."""
+        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
         barred = 0 if mask is None else len(self) - int(np.count_nonzero(mask))
         left = len(self) - barred
         if self.values is not None or (barred > SPARE and left <= GATHER):
-            return self._gathered(queries, k, mask)
+            return self._gathered(queries, k + SLACK, mask)
         if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask)):
             return found
+        k += SLACK
         if mask is not None and barred > SPARE:
             if len(queries) >= BATCH:
                 return self._scanned(queries, k, mask)

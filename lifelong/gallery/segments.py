@@ -21,44 +21,18 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 
 from lifelong.errors import ArtifactError
 from lifelong.gallery.indexes import Integers, Quick, kind_for
+from lifelong.gallery.packed import Bytes, Packed
 from lifelong.gallery.parts import Part
 
 ARRAYS = ("vectors", "rows", "ends", "text")
 INDEX = "index.faiss"
 COPIED = 4096  # rows at once: short enough for readers to get their turn
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
-
-
-@final
-class Packed(Sequence[str]):
-    """Strings that lie between two ends in UTF-8 bytes.
-
-    Args:
-        text: The bytes.
-        ends: `[2N + 1]`; two strings for each of N rows.
-        which: 0 for the first of each two, 1 for the second.
-    """
-
-    def __init__(self, text: Bytes, ends: Integers, which: int) -> None:
-        self._arrays, self._which = (text, ends), which
-        self._text, self._ends = (memoryview(array) for array in self._arrays)  # type: ignore[arg-type]
-
-    def __len__(self) -> int:
-        return len(self._ends) // 2
-
-    def __getitem__(self, row: Any) -> Any:  # noqa: ANN401 - a row, never a slice
-        at = 2 * row + self._which
-        return str(self._text[self._ends[at] : self._ends[at + 1]], "utf-8")
-
-    def packed(self) -> tuple[Bytes, Integers]:
-        """Return bytes and ends, of both strings of each row."""
-        return self._arrays
 
 
 def write(folder: Path, sources: Sequence[Part], names: Sequence[str], widths: Sequence[int], choice: str) -> Any:  # noqa: ANN401
@@ -113,10 +87,13 @@ def read(folder: Path, facts: Any, codes: Sequence[int], *, verify: bool = True)
     if verify:
         for name, expected in facts["files"].items():
             check(folder / name, expected)
-    vectors, rows, ends, text = (_mapped(folder / f"{name}.npy") for name in ARRAYS)
     quick = None
-    if facts["kind"] != "flat":
-        quick = Quick.read(folder / INDEX, facts["kind"], facts["effort"], facts["recall"])
+    try:
+        vectors, rows, ends, text = (_mapped(folder / f"{name}.npy") for name in ARRAYS)
+        if facts["kind"] != "flat":
+            quick = Quick.read(folder / INDEX, facts["kind"], facts["effort"], facts["recall"])
+    except (OSError, RuntimeError, ValueError) as error:  # gone since it was checked, or no memory to map it
+        raise ArtifactError(f"segment {folder} cannot be mapped: {str(error).splitlines()[0]}") from error
     own = rows[1] if list(codes) == list(range(len(codes))) else np.array(codes)[rows[1]]
     ids, texts = (Packed(text, ends, which) for which in (0, 1))
     alive = np.ones(len(vectors), bool)

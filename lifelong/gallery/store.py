@@ -95,6 +95,10 @@ class Store:
         segments = {name: json.loads(facts) for name, facts in self._all("SELECT name, facts FROM segments")}
         return Catalog(marks["generation"], marks["reached"], marks["purged"], segments)
 
+    def lists(self, segment: str) -> bool:
+        """Return whether a segment is on the list by now, also during a `snapshot`."""
+        return bool(self._read("SELECT 1 FROM segments WHERE name = ?", segment))
+
     def living(self) -> Integers:
         """Return the number of every row, rising; read from the index of ids, which is much smaller than the rows."""
         with self._mutex, layout.errors(self.path), closing(self._base.execute("SELECT seq FROM items")) as found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import final
@@ -19,7 +19,6 @@ from lifelong.types import Space
 
 BLOCK = 256  # queries scored together, fewer where each wants so many hits that they would take more than
 PAIRS = 2**22  # pairs of query and row in memory
-SLACK = 4  # rows fetched beyond k: float32 rounding may misplace a few around the k-th
 ROUNDING = 2.0**-24
 LEAST = -2.0  # less than any cosine, more than where there is no row
 Allowed = tuple[Part, Mask | None]
@@ -99,11 +98,18 @@ class FrozenView:
         edges = np.searchsorted(query[order], np.arange(len(unit) + 1)).tolist()
         chosen = [order[a:b][wanted] for a, b in pairwise(edges)]
         best = np.concatenate(chosen)
-        hits = map(self._hit, (searched[i][0] for i in which[best].tolist()), row[best].tolist(), score[best].tolist())
+        hits = self._hits(searched, which[best], row[best], score[best])
         return [list(islice(hits, len(some))) for some in chosen]
 
-    def _hit(self, part: Part, row: int, score: float) -> Hit:
-        return Hit(part.ids[row], score, self.names[part.codes[row]], part.payload(row))
+    def _hits(self, searched: list[Searched], which: Integers, row: Integers, score: Floats) -> Iterator[Hit]:
+        """Yield the hit of each row: part by part, for that is faster, but in the order of the rows."""
+        if len(searched) == 1:
+            return iter(searched[0][0].hits(row, score, self.names))
+        placed = np.empty(len(row), object)
+        for at, (part, *_) in enumerate(searched):
+            mine = np.flatnonzero(which == at)
+            placed[mine] = part.hits(row[mine], score[mine], self.names)
+        return iter(placed.tolist())
 
 
 def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Integers, Integers]]:
@@ -114,7 +120,7 @@ def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Int
     left such a row out (equal vectors, mostly), and the part is scanned for all of them. A part with an index that
     may miss a few says that its list is complete.
     """
-    tops = [part.top(queries, k + SLACK, mask, exact=exact) for part, mask, queries in searched]
+    tops = [part.top(queries, k, mask, exact=exact) for part, mask, queries in searched]
     error = (max(part.width for part, *_ in searched) + 8) * ROUNDING
     cut = _kth(np.concatenate([top.scores for top in tops], axis=1), k) - 2 * error
     found = []
@@ -122,7 +128,7 @@ def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Int
         short = top.floor >= np.maximum(cut, LEAST)
         query, column = np.nonzero(top.scores >= np.where(short, np.inf, np.maximum(cut, LEAST))[:, None])
         pairs = [(query, top.rows[query, column])]
-        for q in np.flatnonzero(short):
+        for q in np.flatnonzero(short) if short.any() else ():
             more = part.above(queries[q], float(cut[q]), mask)
             pairs.append((np.full(len(more), q), more))
         found.append((np.concatenate([q for q, _ in pairs]), np.concatenate([r for _, r in pairs])))

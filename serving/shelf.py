@@ -11,7 +11,7 @@ from typing import Any, final
 from lifelong.errors import Locked, NotFound
 from lifelong.gallery.base import Vectors
 from lifelong.gallery.embedded import EmbeddedGallery
-from lifelong.gallery.memory import FrozenView
+from lifelong.gallery.view import FrozenView
 from lifelong.types import Space
 
 PATIENCE_SECONDS = 10.0  # for another worker that is just making the gallery

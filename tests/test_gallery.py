@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lifelong import plugins
 from lifelong.errors import ArtifactError, ConfigError, DataError, Locked, NotFound, SpaceError, Unavailable
-from lifelong.gallery import memory, parts
+from lifelong.gallery import memory, parts, view
 from lifelong.gallery.base import Gallery, Hit, View
 from lifelong.gallery.embedded import FILE, EmbeddedGallery
 from lifelong.types import Space
@@ -212,7 +212,7 @@ def test_a_huge_k_returns_what_there_is(gallery):
 
 def test_many_queries_are_answered_as_each_one_alone(gallery):
     gallery.add(numbered(0, 5000), draw(5000, 4), A)
-    queries = draw(2 * memory.BLOCK + 3, 4, seed=2)
+    queries = draw(2 * view.BLOCK + 3, 4, seed=2)
     assert gallery.search(queries, A, 3) == [gallery.search(query[None], A, 3)[0] for query in queries]
 
 
@@ -698,21 +698,23 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_the_file_can_be_read_without_this_library(gallery):
-    """The documented layout: little-endian float32, JSON, tombstones without a vector."""
-    vectors = draw(2, 4)
-    gallery.add(["a", "b"], vectors, A, [{"n": 1}, {}])
+    """The documented layout: little-endian float32, JSON, and which change ended which row."""
+    vectors = draw(3, 4)
+    gallery.add(["a", "b", "c"], vectors, A, [{"n": 1}, {}, {}])
     gallery.remove(["b"])
+    gallery.add(["c"], vectors[:1], A)
     base = sqlite3.connect(gallery.path / FILE)
-    (row, grave) = base.execute("SELECT id, seq, space, dim, vector, payload FROM items ORDER BY seq").fetchall()
+    rows = base.execute("SELECT id, seq, space, dim, vector, payload FROM items ORDER BY seq").fetchall()
     spaces = base.execute("SELECT id, dim, family FROM spaces").fetchall()
+    dead = base.execute("SELECT seq, row FROM dead ORDER BY seq").fetchall()
     modes = [base.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "user_version")]
     base.close()
-    assert row[:4] == ("a", 1, "a", 4)
-    assert row[4] == vectors[0].astype("<f4").tobytes()
-    assert json.loads(row[5]) == {"n": 1}
-    assert (grave[0], grave[1], grave[4]) == ("b", 3, None)
+    assert [row[:4] for row in rows] == [("a", 1, "a", 4), ("c", 5, "a", 4)]
+    assert rows[0][4] == vectors[0].astype("<f4").tobytes()
+    assert json.loads(rows[0][5]) == {"n": 1}
+    assert dead == [(4, 2), (5, 3)]
     assert spaces == [("a", 4, "f")]
-    assert modes == ["wal", 1]
+    assert modes == ["wal", 2]
     assert gallery._store._base.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL; not kept in the file
 
 

@@ -58,13 +58,18 @@ class Stats:
         rows: Rows that can be found.
         by_space: The same, by id of the space that made them; no space without rows.
         sequence: Number of the newest change that is seen.
-        bytes: Memory that the searched vectors take, overwritten ones not yet swept out included.
+        bytes: Memory that searched vectors and indexes take, overwritten ones not yet swept out included; what is
+            mapped from files is shared by all processes that read them.
+        segments: Files (or what a backend has instead) among which the rows are spread.
+        refused: Damaged ones that this process met and did without, since it opened the gallery.
     """
 
     rows: int
     by_space: dict[str, int]
     sequence: int
     bytes: int
+    segments: int = 0
+    refused: int = 0
 
 
 class View(Protocol):
@@ -78,7 +83,16 @@ class View(Protocol):
     def spaces(self) -> frozenset[str]:
         """Return the ids of the spaces that have rows in it."""
 
-    def search(self, queries: Vectors, space: Space, k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        space: Space,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        offset: int = 0,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
         """Return the best hits of each query; see `Gallery.search`."""
 
 
@@ -113,7 +127,16 @@ class Gallery(Protocol):
     def rows(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Return up to `limit` rows whose sequence number is above `after`, oldest first."""
 
-    def search(self, queries: Vectors, space: Space, k: int = 10, where: Where | None = None) -> list[list[Hit]]:
+    def search(
+        self,
+        queries: Vectors,
+        space: Space,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        offset: int = 0,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
         """Return up to `k` hits of each query, best first.
 
         Args:
@@ -121,9 +144,11 @@ class Gallery(Protocol):
             space: What made the queries; only rows of the spaces in `space.reads` are found.
             k: Hits wanted, 1 or more; a smaller gallery returns what there is.
             where: Payload keys and the values that they must have; a row without the key never matches.
+            offset: Hits to leave out at the front, for paging; pages fit together within one `View`.
+            exact: Compare with every row; without it, a large gallery may miss a few (never a wrong score or id).
 
         Raises:
-            DataError: Wrong queries, `k` or `where`.
+            DataError: Wrong queries, `k`, `where` or `offset`.
             SpaceError: The space is known with another width.
         """
 

@@ -58,15 +58,28 @@ def vectors(values: Vectors, space: Space, what: str = "vectors") -> Floats:
     array = _array(values, what)
     if array.ndim != 2 or array.shape[1] != space.dim:
         raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
-    with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
+            array = array.astype(np.float32)
+    array = np.ascontiguousarray(array)
+    if not np.isfinite(array).all():
+        finite = np.isfinite(array).all(axis=1)
         raise DataError(f"{what} must be finite, got NaN or infinity in row {int(finite.argmin())}; check the model")
     filled = array.any(axis=1)
     if not filled.all():
         raise DataError(f"{what} need a direction, got only zeros in row {int(filled.argmin())}; leave it out")
     return array
+
+
+def added(
+    ids: Sequence[str | int], values: Vectors, space: Space, payload: Sequence[Payload] | None
+) -> tuple[list[str], Floats, list[str]]:
+    """Return ids, vectors `[N, D]` and payloads as JSON of rows that are to be stored, or raise what is wrong."""
+    known = distinct(names(ids))
+    array = vectors(values, checked(space))
+    if len(array) != len(known):
+        raise DataError(f"need one vector for each id, got {len(known)} ids and {len(array)} vectors")
+    return known, array, texts(payload, known)
 
 
 def unit(values: Floats) -> Doubles:
@@ -118,6 +131,13 @@ def count(k: int, name: str = "k") -> int:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise DataError(f"{name} must be an integer of at least 1, got {k!r}")
     return int(k)
+
+
+def page(k: int, offset: int) -> slice:
+    """Return which places of a ranking are wanted, or raise DataError unless `k` >= 1 and `offset` >= 0."""
+    if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
+        raise DataError(f"offset must be an integer of at least 0, got {offset!r}")
+    return slice(int(offset), int(offset) + count(k))
 
 
 def _name(value: object) -> str:

@@ -8,8 +8,9 @@ from typing import Any, final
 import numpy as np
 
 from lifelong.gallery.base import Payload
+from lifelong.gallery.indexes import Integers, Mask
 from lifelong.gallery.inputs import Doubles, Floats
-from lifelong.gallery.parts import Integers, Mask, Part
+from lifelong.gallery.parts import Part
 
 FAN = 4  # sealed parts of about one size that become one
 TIERS = 3  # merges that a row goes through at most; later parts stay as they are
@@ -82,6 +83,10 @@ class Lane:
         newest = self._buffer.part()
         return [*self._sealed, newest] if len(newest) else list(self._sealed)
 
+    def sealed(self) -> list[Part]:
+        """Return what is not in the buffer any more."""
+        return list(self._sealed)
+
     def append(self, vectors: Doubles, seqs: Integers, code: int, ids: Sequence[str], texts: Sequence[str]) -> None:
         """Take unit vectors `[N, D]` of one space, newer than everything here."""
         start = 0
@@ -105,6 +110,8 @@ class Lane:
         if len(rows := newest.find(seqs)):
             self._buffer.bury(rows)
             codes += newest.codes[rows].tolist()
+            if len(rows) + newest.dead == len(newest):
+                self._buffer = Buffer(self._width, self._seal)
         return codes
 
     def _close(self) -> None:
@@ -136,6 +143,8 @@ def _joined(parts: list[Part]) -> list[Part]:
     def lists(name: str) -> list[str]:
         return [getattr(part, name)[row] for part, rows in kept for row in rows.tolist()]
 
-    if not any(len(rows) for _, rows in kept):
+    codes = arrays("codes")
+    if not len(codes):
         return []
-    return [Part.sealed(arrays("vectors"), arrays("seqs"), arrays("codes"), lists("ids"), lists("texts"))]
+    alive, present = np.ones(len(codes), bool), frozenset(np.unique(codes).tolist())
+    return [Part(arrays("vectors"), arrays("seqs"), codes, alive, lists("ids"), lists("texts"), present)]

@@ -1,7 +1,8 @@
-"""A part of a gallery as readers see it: rows of one width in order of age, which never change.
+"""A part of a gallery as readers see it: rows in order of age, which never change.
 
-A sealed part owns a FAISS Flat index. The newest rows form a part without one: they lie in a buffer that the writer
-appends to, and a reader looks at no more than the length that was published to it.
+The newest rows form a part that lies in a buffer: the writer appends to it, and a reader looks at no more than the
+length that was published to it. Full buffers are sealed parts in memory. Most rows are in segments: parts in files,
+see `segments.py`, of which large ones have an index that spares comparing with every row.
 """
 
 from __future__ import annotations
@@ -9,27 +10,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
-import faiss
 import numpy as np
 
-from lifelong.gallery.base import Payload
+from lifelong.gallery import indexes
+from lifelong.gallery.base import Hit, Payload
+from lifelong.gallery.indexes import Integers, Mask, Quick
 from lifelong.gallery.inputs import Condition, Doubles, Floats, Token, token
+from lifelong.gallery.packed import taken
 
 GATHER = 5000  # with no more allowed rows than this, picking them out beats scanning past the others
 SPARE = 1024  # with no more barred rows than this, asking for as many more beats a selector (which bars BLAS)
 BATCH = 4  # from so many queries on BLAS beats FAISS's own loops, and numpy a selector
+SLACK = 4  # rows fetched beyond k: float32 rounding may misplace a few around the k-th
 CELLS = 2**22  # scores in memory when all rows are scanned
-Integers = np.ndarray[Any, np.dtype[np.int64]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
+RARE = 10  # where fewer than 1 in so many rows are allowed, an index has to look further
+FURTHER = 4  # times its usual effort
 
 
 class Top(NamedTuple):
     """Candidates of N queries in one part.
 
     `scores` `[N, F]` are float32 products, -inf where there is no row; `rows` `[N, F]` are row numbers;
-    no row that is missing here scores above `floor` `[N]`.
+    no row that is missing here scores above `floor` `[N]`, as far as an index can tell.
     """
 
     scores: Floats
@@ -40,7 +44,7 @@ class Top(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class Part:
-    """N rows of width D.
+    """N rows, those of fewer than D coordinates ending in zeros.
 
     Args:
         vectors: `[N, D]` float32 of length 1.
@@ -51,7 +55,8 @@ class Part:
         texts: N payloads as JSON; may be longer.
         present: All that occurs in `codes`.
         dead: How many rows are not alive.
-        index: The vectors once more for FAISS (the same memory); None for the newest rows.
+        quick: An index over the vectors; None compares with all of them.
+        name: Of the segment; empty for a part in memory.
         values: N payloads as dicts, None until somebody asked; kept for the newest rows only. May be longer.
         columns: The rows of each value of a payload key, of keys that somebody asked for.
     """
@@ -64,18 +69,10 @@ class Part:
     texts: Sequence[str]
     present: frozenset[int]
     dead: int = 0
-    index: Any = None
+    quick: Quick | None = None
+    name: str = ""
     values: list[Payload | None] | None = None
     columns: dict[str, dict[Token, Integers]] = field(default_factory=dict)
-
-    @classmethod
-    def sealed(cls, vectors: Floats, seqs: Integers, codes: Integers, ids: list[str], texts: list[str]) -> Part:
-        """Return a part of its own copy of `vectors`, with an index over them."""
-        index = faiss.IndexFlatIP(vectors.shape[1])
-        index.add(vectors)
-        own = faiss.rev_swig_ptr(index.get_xb(), vectors.size).reshape(vectors.shape)
-        alive = np.ones(len(seqs), bool)
-        return cls(own, seqs, codes, alive, ids, texts, frozenset(np.unique(codes).tolist()), index=index)
 
     def __len__(self) -> int:
         return len(self.seqs)
@@ -85,12 +82,17 @@ class Part:
         """Return D."""
         return int(self.vectors.shape[1])
 
+    @property
+    def bytes(self) -> int:
+        """Return the memory that searches touch; files stay on disk as far as they do not."""
+        return self.quick.bytes if self.quick else self.vectors.nbytes
+
     def find(self, seqs: Integers) -> Integers:
-        """Return the row numbers of those sequence numbers that are here."""
+        """Return the row numbers of those sequence numbers that are here and alive."""
         if not len(self):
             return np.empty(0, np.int64)
         at = np.searchsorted(self.seqs, seqs).clip(max=len(self) - 1)
-        rows: Integers = at[self.seqs[at] == seqs]
+        rows: Integers = at[(self.seqs[at] == seqs) & self.alive[at]]
         return rows
 
     def without(self, rows: Integers) -> Part:
@@ -101,8 +103,18 @@ class Part:
 
     def payload(self, row: int) -> Payload:
         """Return a new dict of what was stored with a row."""
-        found: Payload = json.loads(self.texts[row])
+        text = self.texts[row]
+        found: Payload = {} if text == "{}" else json.loads(text)
         return found
+
+    def hits(self, rows: Integers, scores: Floats, names: Sequence[str]) -> list[Hit]:
+        """Return what is handed out of rows `[N]` with their scores `[N]`; `names` are the spaces', by number."""
+        ids, texts = taken(self.ids, rows), taken(self.texts, rows)
+        several = zip(ids, scores.tolist(), self.codes[rows].tolist(), texts, strict=True)
+        return [
+            Hit(name, score, names[code], {} if text == "{}" else json.loads(text))
+            for name, score, code, text in several
+        ]
 
     def allowed(self, readable: Mask, condition: Condition) -> Mask | None:
         """Return which rows `[N]` may be found, None for all.
@@ -115,20 +127,24 @@ class Part:
         if not all(readable[code] for code in self.present):
             masks.append(readable[self.codes])
         masks += [self._matching(key, value) for key, value in condition]
-        return np.logical_and.reduce(masks) if masks else None
+        return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 
-    def top(self, queries: Floats, k: int, mask: Mask | None) -> Top:
-        """Return about `k` best allowed rows for each query `[M, D]`; see `Top`."""
-        barred = 0 if mask is None else len(self) - int(mask.sum())
-        if self.index is None or (barred > SPARE and len(self) - barred <= GATHER):
-            return self._gathered(queries, k, mask)
+    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
+        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
+        barred = 0 if mask is None else len(self) - int(np.count_nonzero(mask))
+        left = len(self) - barred
+        if self.values is not None or (barred > SPARE and left <= GATHER):
+            return self._gathered(queries, k + SLACK, mask)
+        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask)):
+            return found
+        k += SLACK
         if mask is not None and barred > SPARE:
             if len(queries) >= BATCH:
                 return self._scanned(queries, k, mask)
-            scores, rows = self.index.search(queries, min(k, len(self) - barred), params=_selector(mask))
-            return Top(scores, rows, _floor(scores, complete=k >= len(self) - barred))
+            scores, rows = indexes.scan(queries, self.vectors, min(k, left), indexes.selector(mask))
+            return Top(scores, rows, _floor(scores, complete=k >= left))
         fetch = min(k + barred, len(self))
-        scores, rows = self.index.search(queries, fetch)
+        scores, rows = indexes.scan(queries, self.vectors, fetch)
         floor = _floor(scores, complete=fetch == len(self))
         return Top(scores if mask is None else np.where(mask[rows], scores, -np.inf), rows, floor)
 
@@ -147,6 +163,30 @@ class Part:
         score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared]))
         rounded: Floats = score.clip(-1, 1).astype(np.float32)
         return rounded
+
+    def column(self, key: str) -> dict[Token, Integers]:
+        """Return the rows of each value of a payload key; kept, unless no row has the key."""
+        column = self.columns.get(key)
+        if column is None:
+            lists: dict[Token, list[int]] = {}
+            for row, text in enumerate(self.texts):
+                payload = json.loads(text) if text != "{}" else {}
+                if key in payload and (known := _token(payload[key])) is not None:
+                    lists.setdefault(known, []).append(row)
+            column = {known: np.array(rows, np.int64) for known, rows in lists.items()}
+            if column:
+                self.columns[key] = column
+        return column
+
+    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None) -> Top | None:
+        """Return what the index finds, with exact scores; None if it found too few where it looked."""
+        assert self.quick
+        chosen = None if mask is None else indexes.selector(mask)
+        rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
+        if rows[:, :k].min(initial=0) < 0:
+            return None
+        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries)
+        return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
 
     def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:
         rows = np.arange(len(self)) if mask is None else np.flatnonzero(mask)
@@ -169,32 +209,13 @@ class Part:
                     payload = self.values[row] = self.payload(row)
                 found[row] = key in payload and _token(payload[key]) == value
         else:
-            found[self._column(key).get(value, [])] = True
+            found[self.column(key).get(value, [])] = True
         return found
-
-    def _column(self, key: str) -> dict[Token, Integers]:
-        """Return the rows of each value of a payload key; kept, unless no row has the key."""
-        column = self.columns.get(key)
-        if column is None:
-            lists: dict[Token, list[int]] = {}
-            for row, text in enumerate(self.texts):
-                payload = json.loads(text) if text != "{}" else {}
-                if key in payload and (known := _token(payload[key])) is not None:
-                    lists.setdefault(known, []).append(row)
-            column = {known: np.array(rows, np.int64) for known, rows in lists.items()}
-            if column:
-                self.columns[key] = column
-        return column
 
 
 def _token(value: object) -> Token | None:
     """Return the token of a payload value; None for a list or dict, which nothing can be asked to equal."""
     return token(value) if value is None or isinstance(value, str | int | float) else None
-
-
-def _selector(mask: Mask) -> Any:  # noqa: ANN401 - FAISS's stubs describe C++, not the wrappers that Python sees
-    wrappers: Any = faiss
-    return wrappers.SearchParameters(sel=wrappers.IDSelectorBitmap(np.packbits(mask, bitorder="little")))
 
 
 def _largest(scores: Floats, k: int) -> Top:

@@ -151,7 +151,7 @@ class Scale(torch.autograd.Function):
         return plus(weight, bias, more, along.columns)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, weight: Tensor, bias: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         """Return gradients of the weight, the bias and the offsets, from those of the scaled weight and bias."""
         offsets, known, free = ctx.saved_tensors
@@ -168,4 +168,3 @@ class Scale(torch.autograd.Function):
             through[: ctx.outputs] *= 0 if free is None else free
             weight, bias = plus(weight, bias if ctx.biased else None, through, along.columns)
         return weight, bias if ctx.biased else None, mine, None, None, None, None
-

@@ -105,7 +105,8 @@ class Scaling(nn.Module):
         assert len(older) <= self.most, "more relations than there is room for"
         record = self.records[name]
         record.related[task] = list(older)
-        sizes = [torch.linalg.matrix_norm(record.held[:, record.own[t].to(record.held.device).long()], 2) for t in older]
+        places = [record.own[t].to(record.held.device).long() for t in older]
+        sizes = [torch.linalg.matrix_norm(record.held[:, ids], 2) for ids in places]
         record.units = [1 / max(1.0, float(size)) for size in sizes]
         self.along = {}
 

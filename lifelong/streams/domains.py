@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,7 +144,7 @@ def _by_column(parts: Parts, column: int | Sequence[int]) -> Scenario:
     return assemble("domain-il", parts, Steps(len(values), make), seed=0, change="column", column=listed)
 
 
-def _told(task_ids: bool) -> dict[str, bool]:
+def _told(task_ids: bool) -> dict[str, Any]:
     """Return the option that makes a scenario provide task ids; streams without them keep their signatures."""
     return {"task_ids": True} if task_ids else {}
 

@@ -236,3 +236,10 @@ def test_slda_has_avalanches_means_and_its_scores_for_the_exact_covariance(peer)
     torch.testing.assert_close(other.muK, means, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(other.predict(z), model.eval()(batch.x).logits, rtol=1e-3, atol=1e-3)
     assert float((running - other.Sigma).norm()) > 0.01 * float(other.Sigma.norm())
+
+
+def test_a_claim_of_agreement_is_two_sided() -> None:
+    from figures import OPERATIONS
+
+    agrees = OPERATIONS["|x| <="]
+    assert [agrees(x, 0.02) for x in (-0.03, -0.02, 0.0, 0.02, 0.03)] == [False, True, True, True, False]

@@ -96,18 +96,27 @@ def indexed(scenario: Scenario) -> tuple[list[Batch], list[Batch]]:
 
 
 def compared(names: Sequence[str], scenario: Scenario, budget: Budget, seed: int) -> Figures:
-    """Return the final accuracy of each method here and there, and what it cost here."""
+    """Return the final accuracy of each method here and there, and what it cost here.
+
+    With task ids both sides pass over the samples in the order in which they are; without, each draws its own orders
+    (Avalanche's memories would else be read from front to back as well).
+    """
     from studies import peer
 
     batches, tests = indexed(scenario)
-    found: Figures = {}
+    found, by_task = Figures(), scenario.kind == "task-il"
     for name in names:
         spent = replace(budget, epochs=max(2, 3 * budget.epochs), batch=16, lr=0.05) if name == "gdumb" else budget
         for method in [name, f"{name}-mended"] if name in MENDED else [name]:
-            model, by_task = build(SPEC, seed=seed), scenario.kind == "task-il"
-            answer = peer.learned(method, batches, model, spent, seed, by_task=by_task)
+            how = {"by_task": by_task, "shuffle": not by_task}
+            answer = peer.learned(method, batches, build(SPEC, seed=seed), spent, seed, **how)
             found[f"avalanche.{method}.acc"] = accuracy(tests, answer)
-        passes = {"batch_size": spent.batch, "epochs": spent.epochs, "seed": seed}
+        passes: dict[str, Any] = {
+            "batch_size": spent.batch,
+            "epochs": spent.epochs,
+            "seed": seed,
+            "shuffle": not by_task,
+        }
         for late in (False, True) if name in TIMED else (False,):
             strategy = plugins.find("strategy", name)(**settings(name, spent, len(batches[0]), seed))
             strategy, method = (Late(strategy), f"{name}-late") if late else (strategy, name)
@@ -129,8 +138,10 @@ def by_task(seed: int, root: str | None, small: bool) -> Figures:
     """Return the methods that are meant for task ids; the pairs of classes are drawn."""
     from studies import peer
 
-    budget = peer.Budget(epochs=1 if small else 5, batch=32, memory=50 if small else 200, lr=0.1)
-    scenario = task_incremental(images(root, seed, SMALL if small else SIZES), 5, order="seed", seed=seed)
+    budget = peer.Budget(epochs=1 if small else 5, batch=32, memory=50 if small else 200, lr=0.05)
+    whole, test = images(root, seed, SMALL if small else {**SIZES, "per": 250})
+    mixed = whole.take(torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed)))
+    scenario = task_incremental((mixed, test), 5, order="seed", seed=seed)
     return compared(BY_TASK, scenario, budget, seed)
 
 

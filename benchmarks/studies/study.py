@@ -100,13 +100,15 @@ def train(
     batch_size: int = 32,
     epochs: int = 1,
     seed: int = 0,
+    shuffle: bool = True,
 ) -> tuple[Learner, AccuracyMatrix, Figures]:
     """Learn a scenario; return the learner, the whole accuracy matrix, and what it cost.
 
     `flops` are those of the model's forward and backward passes over all samples presented, three forward passes each;
     what a method adds beside them (bases, Fisher information, key search) is in the seconds only.
     """
-    learner = Learner(build(spec, seed=seed), strategy, optim=optim, batch_size=batch_size, seed=seed, setting=scenario)
+    passes: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle}
+    learner = Learner(build(spec, seed=seed), strategy, optim=optim, setting=scenario, **passes)
     experiences = list(scenario.experiences)
     matrix = AccuracyMatrix(len(experiences))
     spent, presented = 0.0, 0

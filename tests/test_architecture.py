@@ -46,7 +46,8 @@ LIBRARY: dict[str, set[str]] = {
     "release": VALUES | FILES | {"models"},
     "bench": VALUES | FILES | {"streams", "models", "learning"},
     "trial": VALUES | FILES | {"models", "learning"},
-    "checks": VALUES | FILES | {"models", "learning", "trial"},
+    "laws": VALUES | FILES | {"models", "learning", "trial"},
+    "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"streams", "models", "learning", "release"},
     "adapters": VALUES | {"streams", "models", "learning"},
@@ -91,7 +92,6 @@ READS_ENVIRONMENT = {
 # Ratchets: these numbers (lengths rounded up to tens) may only fall. A file that got short enough leaves the list.
 LONGEST = 250
 LONGER = {
-    "lifelong/checks.py": 255,
     "lifelong/cli.py": 260,
     "lifelong/commands/demo.py": 265,
     "lifelong/daemon.py": 290,

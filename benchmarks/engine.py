@@ -18,9 +18,7 @@ import gc
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -29,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from figures import figure, show, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,6 +43,7 @@ SPEC = {
     "head": {"name": "linear", "classes": 10},
 }
 SIZE, LR, SEED = 128, 0.05, 0
+MISSING = "avalanche is not installed, or was left out"
 PARTS = 8  # few: each is an experience, and what a `fit` costs is not what a step costs
 
 
@@ -153,14 +153,14 @@ def measure(samples: Batch, starts: dict[str, Start], passes: int) -> dict[str, 
 def figures(seconds: dict[str, list[list[float]]], samples: int) -> list[dict[str, Any]]:
     """Return one row per figure: name, value, unit, goal (None: for information) and whether it holds."""
     total = {name: statistics.median(map(sum, passes)) for name, passes in seconds.items()}
-    rows = [_figure(f"engine_{name}_cpu_seconds", value, "s", None) for name, value in total.items()]
+    rows = [figure(f"engine_{name}_cpu_seconds", value, "s") for name, value in total.items()]
     steps = PARTS * -(-(samples // PARTS) // SIZE)
     for name in [n for n in seconds if n != "by_hand"]:
         extra = statistics.median(sum(a) - sum(b) for a, b in zip(seconds[name], seconds["by_hand"], strict=True))
-        rows.append(_figure(f"engine_{name}_overhead_per_step", extra / steps * 1e6, "us", None))
-    rows.append(_figure("engine_ours_over_by_hand", _ratio(seconds, "by_hand"), "ratio", 1.05))
-    rows.append(_figure("engine_ours_over_avalanche", _ratio(seconds, "avalanche"), "ratio", 0.5))
-    rows.append(_figure("engine_ours_over_avalanche_bare", _ratio(seconds, "avalanche_bare"), "ratio", 0.5))
+        rows.append(figure(f"engine_{name}_overhead_per_step", extra / steps * 1e6, "us"))
+    for other, limit in (("by_hand", 1.05), ("avalanche", 0.5), ("avalanche_bare", 0.5)):
+        row = figure(f"engine_ours_over_{other}", _ratio(seconds, other), "ratio", "<=", limit)
+        rows.append(row if row["value"] is not None else row | {"skipped": MISSING})
     return rows
 
 
@@ -183,12 +183,9 @@ def main() -> int:
     rows = figures(measure(samples, starts, args.passes), len(samples))
     print(f"data: {json.dumps(source)}", file=sys.stderr)
     for row in rows:
-        print(json.dumps(row) if args.json else _line(row))
+        show(row, args.json)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"benchmark": "engine", **_commit(), "data": source, "passes": args.passes}
-        facts |= {"python": platform.python_version(), "torch": str(torch.__version__), "threads": 1, "figures": rows}
-        args.out.write_text(json.dumps(facts, indent=1) + "\n")
+        write(args.out, {"benchmark": "engine", "data": source, "passes": args.passes, "threads": 1}, rows)
     return 1 if any(row["holds"] is False for row in rows) else 0
 
 
@@ -205,28 +202,6 @@ def _ratio(seconds: dict[str, list[list[float]]], other: str) -> float | None:
     if other not in seconds:
         return None
     return statistics.median(sum(a) / sum(b) for a, b in zip(seconds["ours"], seconds[other], strict=True))
-
-
-def _figure(name: str, value: float | None, unit: str, goal: float | None) -> dict[str, Any]:
-    holds = None if value is None or goal is None else value <= goal
-    row = {"name": name, "value": None if value is None else round(value, 4), "unit": unit}
-    row |= {"goal": None if goal is None else f"<= {goal}", "holds": holds}
-    return row if value is not None else {**row, "skipped": "avalanche is not installed, or was left out"}
-
-
-def _line(row: dict[str, Any]) -> str:
-    value = (row.get("skipped") and f"skipped: {row['skipped']}") or f"{row['value']} {row['unit']}"
-    verdict = {True: "holds", False: "MISSED", None: ""}[row["holds"]]
-    return f"{row['name']:32} {value:16} {row['goal'] or '':10} {verdict}".rstrip()
-
-
-def _commit() -> dict[str, Any]:
-    def git(*command: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(["git", *command], cwd=here, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "../lifelong", "../strategies", ".")
-    return {"commit": git("rev-parse", "HEAD") or None, "changed_since": bool(changed)}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ LIBRARY: dict[str, set[str]] = {
     "release": VALUES | FILES | {"models"},
     "bench": VALUES | FILES | {"streams", "models", "learning"},
     "trial": VALUES | FILES | {"models", "learning"},
-    "checks": VALUES | FILES | {"models", "learning", "trial"},
+    "laws": VALUES | FILES | {"models", "learning", "trial"},
+    "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
     "adapters": VALUES | {"streams", "models", "learning"},
@@ -93,7 +94,6 @@ READS_ENVIRONMENT = {
 # Ratchets: these numbers (lengths rounded up to tens) may only fall. A file that got short enough leaves the list.
 LONGEST = 250
 LONGER = {
-    "lifelong/checks.py": 255,
     "lifelong/learning/learner.py": 320,
 }
 LONGEST_TEST = 760  # a test file may be longer, for it has no reader but who looks for one test

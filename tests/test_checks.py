@@ -103,6 +103,45 @@ class Aliasing(Strategy):
 
 
 @final
+class Nostalgic(Strategy):
+    """Goes through all past experiences in each step; its state is one number."""
+
+    def __init__(self) -> None:
+        self.past = 0
+
+    def observe(self, model, batch, out):
+        for _ in range(self.past):
+            batch.x.sum()
+
+    def end(self, model, experience):
+        self.past += 1
+
+    def state(self):
+        return {"past": self.past}
+
+    def restore(self, state):
+        self.past = state["past"]
+
+
+@final
+class Widening(Strategy):
+    """Takes one operation in each step, on ever more numbers."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def observe(self, model, batch, out):
+        self.steps += 1
+        torch.ones(1000 * self.steps)
+
+    def state(self):
+        return {"steps": self.steps}
+
+    def restore(self, state):
+        self.steps = state["steps"]
+
+
+@final
 class Undeclared(Strategy):
     needs = Needs(scenarios=frozenset({"class-il", "online"}), boundaries=False)
 
@@ -121,6 +160,8 @@ class Undeclared(Strategy):
         (Global, "deterministic"),
         (Forgetful, "exact resume"),
         (Hoarder, "bounded memory"),
+        (Nostalgic, "flat cost"),
+        (Widening, "flat cost"),
         (Aliasing, "independent clone"),
         (Undeclared, "state round trip"),
     ],

@@ -178,3 +178,14 @@ def test_episodes_share_their_room_equally_and_the_oldest_go(capacity: int, size
 def test_settings_out_of_range_are_refused(make) -> None:
     with pytest.raises(ConfigError, match="got"):
         make()
+
+
+def test_gradients_taken_together_are_those_taken_one_by_one() -> None:
+    """Batches of one size share a pass; the order of the rows is that of the batches."""
+    made = learner(GEM())
+    parts = [next(iter(Toy().experiences(1))).train[a:b] for a, b in ((0, 3), (3, 4), (4, 7), (7, 8), (8, 13))]
+    made.model.grow(2)
+    found = gradients.of_losses(made.model, parts)
+
+    assert found.shape[0] == len(parts)
+    torch.testing.assert_close(found, torch.stack([gradients.of_loss(made.model, part) for part in parts]))

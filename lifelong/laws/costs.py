@@ -37,9 +37,7 @@ def bounded_memory(make: Make) -> str | None:
 class Work(TorchDispatchMode):
     """Counts what torch does while it is entered: operations, and elements of the tensors that they read and write."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations = self.elements = 0
+    operations = elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))

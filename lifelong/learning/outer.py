@@ -44,7 +44,7 @@ def summed(
     linear = {name: m for name, m in layers.items() if isinstance(m, nn.Linear | LinearHead)}
     mine = {f"{name}.{part}" for name, m in linear.items() for part, _ in m.named_parameters(recurse=False)}
     every = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    if fold not in FOLDS or mine != every:  # a weight under two names is used twice
+    if fold not in FOLDS or not mine == every == set(weights):  # a weight under two names is used twice
         return None
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 

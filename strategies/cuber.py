@@ -9,8 +9,8 @@ For each layer an old task is in one of three regimes:
 Source: Lin, Yang, Fan, Zhang 2022, "Beyond Not-Forgetting: Continual Learning with Backward Knowledge Transfer".
 Differs: as TRGP (`strategies.trgp`). The paper sums the projections of R1 and R2, whose bases overlap; here what is
     removed is the span of their union. The check compares the gradient of the batch, or its moving average, before the
-    pull is added. The pull's weight is not in the paper (2 is a leftover in its authors' code); it has the same strength
-    at any distance, so a large one makes free spans tremble: .1 is the default, and gave the same accuracy as 2. An
+    pull is added. The pull's weight is not in the paper (2 is a leftover in its authors' code); it is as strong at
+    any distance, so a large one makes free spans tremble: .1 is the default, and gave the same accuracy as 2. An
     older task that was itself scaled along the basis of a task in R3 may feel the update through its scales; the paper
     lets it, and so do we.
 Checked: with eps2 above 1 it equals TRGP bit for bit, regimes are a partition and only ever fall from R3 to R2, the

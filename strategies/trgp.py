@@ -5,7 +5,7 @@ Differs: as GPM (`strategies.gpm`) in what is projected, biases, heads and rank.
     tasks are related is the mean over the first `looks` training steps, taken under full projection, not one over
     a batch at the old weights: it costs nothing and a stream that can be read once will do. Q is kept as Q - I, so
     that weight decay pulls it towards doing nothing, and trained in units of 1 / |W B| (of the largest singular value,
-    if above 1): without them W and Q cannot share a learning rate, for the loss is |W B| squared times as steep along Q.
+    if above 1): without them W and Q cannot share a learning rate, for along Q the loss is |W B|^2 times as steep.
     The gradient of W leaves out what comes through W B where that is held constant. The public code leaves the
     strongest new direction unprotected, and switches all scaling off when the first layer has no related task;
     neither is copied.

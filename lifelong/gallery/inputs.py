@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -36,8 +37,7 @@ def names(ids: Sequence[str | int]) -> list[str]:
 def distinct(ids: list[str]) -> list[str]:
     """Return `ids`, or raise DataError if one occurs twice."""
     if len(set(ids)) < len(ids):
-        seen: set[str] = set()
-        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        twice = next(i for i, times in Counter(ids).items() if times > 1)
         raise DataError(f"ids must differ within one call, got {twice!r} twice; add it once")
     return ids
 

@@ -307,10 +307,8 @@ class Learner:
             if self._optimizer:
                 load_named_state(self._optimizer, now, old)
         self._room = self.model.classes
-        self._dtype, self._shape = (
-            next((p.dtype for p in self.model.parameters()), torch.float32),
-            self.model.input_shape,
-        )
+        self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        self._shape = self.model.input_shape
         allowed = self.model.allowed
         if self.by_task and (allowed is None or allowed.shape[1] != self._room):
             self.model.allowed = task_mask(self.tasks, self._room).to(self.device)

@@ -37,7 +37,9 @@ def bounded_memory(make: Make) -> str | None:
 class Work(TorchDispatchMode):
     """Counts what torch does while it is entered: operations, and elements of the tensors that they read and write."""
 
-    operations = elements = 0
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)  # which has no types, and mypy looks only at names that say `torch`
+        self.operations = self.elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))

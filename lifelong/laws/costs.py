@@ -53,7 +53,7 @@ def flat_cost(make: Make) -> str | None:
     if not make().needs.bounded:
         return "it declares that it keeps everything"
     made = learner(small(make, 10), kind(make), lr=0.01)  # small: hundreds of steps must not diverge
-    first, last = Work(), Work()  # type: ignore[no-untyped-call]
+    first, last = Work(), Work()
     for experience in Toy(kind(make)).recurring(FILL + LONG):
         at = experience.index - FILL
         with first if 0 <= at < LONG // 10 else last if at >= LONG - LONG // 10 else nullcontext():

@@ -453,9 +453,8 @@ def test_readers_never_see_half_an_add_nor_a_wrong_row(tmp_path):
         for reader in readers:
             reader.start()
         random = np.random.default_rng(9)
-        deadline = time.monotonic() + 2.5
         age = 0
-        while time.monotonic() < deadline and not problems:
+        while age < 150 and not problems:
             group, age = int(random.integers(groups)), age + 1
             names = [f"{group}-{i}" for i in range(5)]
             if random.random() < 0.2:
@@ -467,7 +466,6 @@ def test_readers_never_see_half_an_add_nor_a_wrong_row(tmp_path):
         for reader in readers:
             reader.join()
     assert not problems, problems[:3]
-    assert age > 20
 
 
 def test_a_follower_sees_everything_after_refresh_and_nothing_before(gallery):

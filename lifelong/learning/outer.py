@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vmap
 
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Output
@@ -55,7 +56,8 @@ def summed(
     try:
         with torch.enable_grad():
             out = model(rows.x, rows.task)
-            total = vmap(lambda z, logits, y: value(Output(z, logits), y))(out.features, out.logits, rows.y).sum()
+            logits = answered(model, out.logits, rows.task)
+            total = vmap(lambda z, said, y: value(Output(z, said), y))(out.features, logits, rows.y).sum()
     finally:
         for hook in hooks:
             hook.remove()

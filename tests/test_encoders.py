@@ -82,7 +82,7 @@ def test_tokens_are_the_positions_of_the_last_maps_and_features_their_mean() -> 
         assert tokens.shape == (len(x), maps.shape[2] * maps.shape[3], 1280)
         for row, column in [(0, 0), (0, 2), (2, 1)]:
             place = row * maps.shape[3] + column
-            torch.testing.assert_close(tokens[:2, place], maps[:, :, row, column], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(tokens[:2, place], maps[:, :, row, column], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(tokens.mean(1), body(x), rtol=1e-5, atol=1e-6)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import threading
-import time
 from dataclasses import FrozenInstanceError
 from itertools import pairwise
 from pathlib import Path

@@ -44,8 +44,9 @@ types: .venv/dev  ## Types, strictly
 serve: .venv/base  ## Serve what `make demo` published, on port 3000
 	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000
 
-bench: .venv/dev  ## Measure the training loop against its peers
+bench: .venv/dev  ## Measure the training loop and the strategies against their peers
 	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json
+	$(BIN)/python benchmarks/strategies.py --out benchmarks/results/strategies.json
 
 claims: .venv/dev  ## What the methods promise, over five seeds on real data (30 minutes; needs the full data sets)
 	$(BIN)/python benchmarks/claims.py --out benchmarks/results/claims.json

@@ -143,7 +143,7 @@ CLAIMS = [
           _least_step("T10"), ">", 0.0, required=False),
     Claim("powerlaw-monotone-t30", "the same, 30 tasks", _least_step("T30"), ">", 0.0, required=False),
     Claim("powerlaw-stream-none", "power law without boundaries minus no rehearsal, 10 tasks: final accuracy",
-          _minus("stream.power1", "T10.none"), ">", 0.0, methods=["stream.power1"]),
+          _minus("stream.power1", "T10.none"), ">", 0.03, methods=["stream.power1"]),
     Claim("powerlaw-stream-exponential", "power law minus exponential decay (.5), both without boundaries",
           _minus("stream.power1", "stream.exp0.5"), ">", 0.0, methods=["stream.exp0.5"]),
     Claim("powerlaw-stream-uniform", "power law minus uniform rehearsal, both without boundaries",

@@ -14,6 +14,7 @@ from lifelong import checks
 from lifelong.checks import digest
 from lifelong.daemon import Plan, Trainer
 from lifelong.errors import ConfigError, DataError, UnknownName
+from lifelong.laws import bits, costs
 from lifelong.learning import Learner, Optim, Strategy
 from lifelong.learning.optimizers import trained
 from lifelong.models import build
@@ -69,9 +70,9 @@ OTHER = [
 @pytest.mark.parametrize("arguments", OTHER)
 def test_it_resumes_exactly_with_other_arguments(arguments: dict[str, Any]) -> None:
     """Also in the middle of collecting samples for the keys, and of what further passes need."""
-    assert checks.exact_resume(lambda: Bottleneck(**SMALL, **arguments)) is None
-    assert checks.independent_clone(lambda: Bottleneck(**SMALL, **arguments)) is None
-    assert checks.bounded_memory(lambda **how: Bottleneck(**SMALL, **arguments, **how)) is None
+    assert bits.exact_resume(lambda: Bottleneck(**SMALL, **arguments)) is None
+    assert bits.independent_clone(lambda: Bottleneck(**SMALL, **arguments)) is None
+    assert costs.bounded_memory(lambda **how: Bottleneck(**SMALL, **arguments, **how)) is None
 
 
 # ---- what is touched

@@ -28,9 +28,9 @@ class Planted:
 PLANTED = [
     Planted(
         "the projection is scaled by .99",
-        "lifelong/learning/projection.py",
-        "return update_OI - (update_OI @ self.basis) @ self.basis.T",
-        "return update_OI - 0.99 * (update_OI @ self.basis) @ self.basis.T",
+        "lifelong/models/products.py",
+        "    add(layer.weight, layer.bias, off, memory_IK)",
+        "    add(layer.weight, layer.bias, 0.99 * off, memory_IK)",
         "tests/test_projection.py::test_an_old_input_never_feels_an_update",
     ),
     Planted(
@@ -62,10 +62,17 @@ PLANTED = [
         "tests/test_codebooks.py::test_a_replaced_key_is_not_put_back_by_the_next_step",
     ),
     Planted(
-        "the Fisher information of a batch's mean gradient",
+        "the Fisher information of a batch's mean gradient, through convolutions",
         "lifelong/learning/fisher.py",
-        "total[name] += fold(g).sum(0)",
-        "total[name] += fold(g.mean(0)) * len(g)",
+        "part = {name: fold(g).sum(0) for name, g in",
+        "part = {name: fold(g.mean(0)) * len(g) for name, g in",
+        "tests/test_fisher.py::test_a_convolutional_model_is_measured_sample_by_sample_too",
+    ),
+    Planted(
+        "the Fisher information of a batch's mean gradient",
+        "lifelong/learning/outer.py",
+        "folded.T @ fold(given)",
+        "fold(slope.T @ given)",
         "tests/test_fisher.py::test_the_empirical_fisher_of_logistic_regression_is_the_closed_form",
     ),
 ]

@@ -194,6 +194,7 @@ class Learner:
     def state(self) -> State:
         """Return copies of everything that a bit-exact continuation needs."""
         return {
+            "shape": self.model.spec() if self.strategy.reshapes else {},
             "model": {name: t.detach().clone() for name, t in self.model.state_dict().items()},
             "optimizer": named_state(self._optimizer, self._parameters) if self._optimizer else {},
             "strategy": self.strategy.state(),
@@ -216,6 +217,8 @@ class Learner:
         """
         self.labels = LabelMap(state["labels"])
         self.tasks = {int(k): list(v) for k, v in state["tasks"].items()}
+        if state.get("shape"):
+            self.model.become(state["shape"])
         self._grow()
         try:
             self.model.load_state_dict(state["model"])

@@ -1,0 +1,79 @@
+"""Backbones one after the other: a frozen encoder, and what is trained on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import prod
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from lifelong import plugins
+from lifelong.errors import ConfigError
+
+
+def backbone(spec: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a module with `input_shape`, `dim` and `spec()`
+    """Return the backbone that `spec` names; its weights are drawn by who builds the whole model.
+
+    Raises:
+        UnknownName: No such backbone.
+        ConfigError: The spec names none, or has arguments that it does not take.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
+        raise ConfigError(f"a backbone needs a 'name', got {spec!r}")
+    config = {key: value for key, value in spec.items() if key != "name"}
+    try:
+        return plugins.find("model", spec["name"])(**config)
+    except TypeError as error:
+        raise ConfigError(f"the model {spec['name']!r} does not take {config}: {error}") from error
+
+
+def widened(spec: Mapping[str, Any], features: int) -> dict[str, Any]:
+    """Return `spec` with another number of `features`; of a stack, its last part has them.
+
+    Raises:
+        ConfigError: The backbone's width is not an argument (a frozen encoder: put an mlp on top, in a stack).
+    """
+    if spec.get("name") == "stack":
+        *first, last = spec["parts"]
+        return {**spec, "parts": [*first, widened(last, features)]}
+    if "features" not in spec:
+        raise ConfigError(
+            f"the backbone {spec.get('name')!r} has no features to widen; put an mlp on top of it, in a stack"
+        )
+    return {**spec, "features": features}
+
+
+@final
+class Stack(nn.Module):
+    """Each part maps the features of the one before; the first maps inputs, the last gives the features.
+
+    What a frozen encoder does to its images is part of the network here, not preprocessing: that a stack on one
+    encoder reads what a stack on another wrote is nothing to rule out beforehand, but to measure.
+
+    Args:
+        parts: Specs of backbones; each but the first has as many inputs as the one before has features.
+    """
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__()
+        if not parts:
+            raise ConfigError("a stack needs at least one part, got none")
+        made = [backbone(part) for part in parts]
+        for before, after in pairwise(made):
+            if prod(after.input_shape) != before.dim:
+                raise ConfigError(f"a part of {after.input_shape} inputs cannot follow one of {before.dim} features")
+        self.parts = nn.ModuleList(made)
+        self.input_shape, self.dim = tuple(made[0].input_shape), int(made[-1].dim)
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this backbone."""
+        parts: list[Any] = list(self.parts)
+        return {"name": "stack", "parts": [part.spec() for part in parts]}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features `[N, D]`."""
+        for part in self.parts:
+            x = part(x)
+        return x

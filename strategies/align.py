@@ -19,6 +19,7 @@ from lifelong.learning.frozen import Frozen
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier, outputs
 from lifelong.models.alignment import MAPS, Mapped
+from lifelong.models.cosine import CosineHead
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Experience, Output
 
@@ -64,7 +65,7 @@ class Align(Strategy):
         mapped.inner, mapped.fixed.matrix = inner, torch.eye(width, model.dim)
         model.backbone = mapped
         if width != model.head.dim:
-            model.with_head("linear", classes=model.classes)
+            model.with_head(**model.spec()["head"])
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Freeze the model as the old version, unless it was given or there is none yet."""
@@ -105,6 +106,6 @@ class Align(Strategy):
 
 @torch.no_grad()
 def _taken_back(head: nn.Module, turn: Tensor) -> None:
-    if not isinstance(head, LinearHead):
-        raise ConfigError(f"align needs a linear head, got {type(head).__name__}; leave the other strategy out")
+    if not isinstance(head, LinearHead | CosineHead):
+        raise ConfigError(f"align needs a linear or cosine head, got {type(head).__name__}; choose one of them")
     head.weight.copy_(head.weight @ torch.linalg.pinv(turn))

@@ -12,7 +12,7 @@ Checked: geometry of the layer by property (tests/test_compatible.py); losses ag
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,9 +82,9 @@ class BasisTransformation(Strategy):
         if not self.old:
             self.old.take(model)
         assert self.old.model is not None
-        classes = model.classes
+        head: dict[str, Any] = model.spec()["head"]
         model.backbone = update(model, self.old.model.dim, self.extra, self.c, self.new)
-        model.with_head("linear", classes=classes)
+        model.with_head(**head)
         self.new = None
         self.means.clear()
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import DataError
-from lifelong.models.compatible import Fixed
-from lifelong.models.stacked import backbone
+from lifelong.models.matrices import Fixed
+from lifelong.models.stacked import part
 
 
 def orthogonal_map(new: Tensor, old: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Mapped(nn.Module):
 
     def __init__(self, inner: Mapping[str, Any], dim: int) -> None:
         super().__init__()
-        self.inner: Any = backbone(inner)
+        self.inner: Any = part(inner)
         self.dim = dim
         self.input_shape = tuple(self.inner.input_shape)
         self.fixed = Fixed(dim, self.inner.dim)

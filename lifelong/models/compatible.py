@@ -2,7 +2,7 @@
 
 Widths: D of the new model by itself, D_o of the old one, A added; W = max(D, D_o) + A in all, K = W - D of them new.
 
-    b = backbone(x) [D + D_o],  p = b[:D] / |b[:D]|,  psi = expand(relu(b)) / |.| [K]
+    b = part(x) [D + D_o],  p = b[:D] / |b[:D]|,  psi = expand(relu(b)) / |.| [K]
     features = blockdiag(O, I) blockdiag(I, P) [psi; C p],  O and P orthogonal, so |features|^2 = 1 + C^2
 
 The first D_o coordinates are compared with what the old version wrote, all of them with what this one writes. Both
@@ -16,7 +16,7 @@ Differs: W3 has only the K rows that are used; K = max(D_o - D, 0) + A follows f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +24,8 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.models.classifier import Classifier, build
-from lifelong.models.heads import LinearHead
-from lifelong.models.stacked import backbone, widened
-
-
-def cayley(free: Tensor) -> Tensor:
-    """Return the orthogonal matrix (I + S)^-1 (I - S), S = free - free^T, of a square matrix; of zeros, I."""
-    skew, one = free - free.T, torch.eye(len(free)).to(free)
-    made: Tensor = torch.linalg.solve(one + skew, one - skew)
-    return made
+from lifelong.models.matrices import Fixed, Rotation
+from lifelong.models.stacked import part, widened
 
 
 def folded(turn: Tensor, rotate: Tensor, width: int) -> Tensor:
@@ -40,27 +33,6 @@ def folded(turn: Tensor, rotate: Tensor, width: int) -> Tensor:
     rest = [torch.eye(width - len(m)).to(m) for m in (turn, rotate)]
     made: Tensor = torch.block_diag(turn, rest[0]) @ torch.block_diag(rest[1], rotate)
     return made
-
-
-@final
-class Rotation(nn.Module):
-    """An orthogonal matrix that trains, I at first.
-
-    Args:
-        dim: Of the space.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.free = nn.Parameter(torch.zeros(dim, dim))
-
-    def reset(self, generator: torch.Generator) -> None:
-        """Become I again."""
-        nn.init.zeros_(self.free)
-
-    def forward(self) -> Tensor:
-        """Return the matrix `[dim, dim]`."""
-        return cayley(self.free)
 
 
 @final
@@ -101,6 +73,7 @@ class LearnedBasis(nn.Module):
         extra: A, coordinates added, >= 1.
         c: C, weight of the new model's own embedding against the new coordinates, > 0.
         twin: Spec of the new model by itself, D features; None has `inner`'s, with D features.
+        head: Spec of what the twin is trained with; None is a linear head.
         trained: Whether the twin has been trained already: then it stays as it is.
     """
 
@@ -111,22 +84,25 @@ class LearnedBasis(nn.Module):
         extra: int,
         c: float = 2.0,
         twin: Mapping[str, Any] | None = None,
+        head: Mapping[str, Any] | None = None,
         trained: bool = False,
     ) -> None:
         super().__init__()
         self.net = Network(inner, old, extra, c)
         self.input_shape, self.dim, self.trained = self.net.input_shape, self.net.width, trained
         self.turn, self.rotate = Rotation(old), Rotation(self.net.own)
-        self.twin: Any = backbone(twin or widened(inner, self.net.own))
+        self.last: Tensor | None = None  # the matrix of the last pass: solving for it twice a step is the dear part
+        self.twin: Any = part(twin or widened(inner, self.net.own))
         if self.twin.dim != self.net.own:
             raise ConfigError(f"the new model by itself must have {self.net.own} features, got {self.twin.dim}")
-        self.twin_head = LinearHead(self.net.own)
+        self.twin_head: Any = part(head or {"name": "linear"}, dim=self.net.own)
         self.twin.requires_grad_(not trained)
         self.twin_head.requires_grad_(not trained)
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this backbone."""
-        return {"name": "learned_basis", **self.net.told(), "twin": self.twin.spec(), "trained": self.trained}
+        twin = {"twin": self.twin.spec(), "head": self.twin_head.spec(), "trained": self.trained}
+        return {"name": "learned_basis", **self.net.told(), **twin}
 
     def grow(self, classes: int, generator: torch.Generator) -> None:
         """Make room for `classes` in what the twin is trained with."""
@@ -138,39 +114,21 @@ class LearnedBasis(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, W]`, each of squared length 1 + C^2."""
-        return self.net.turned(x, self.matrix())
+        self.last = self.matrix()
+        return self.net.turned(x, self.last)
 
     def own(self, features: Tensor) -> Tensor:
-        """Return p `[N, D]`, exactly, out of features `[N, W]`."""
-        return (features @ self.matrix())[:, self.dim - self.net.own :] / self.net.c
+        """Return p `[N, D]`, exactly, out of the features `[N, W]` of the last forward pass."""
+        assert self.last is not None, "own() follows forward()"
+        return features @ self.last[:, self.dim - self.net.own :] / self.net.c
 
     @torch.no_grad()
     def served(self) -> Basis:
         """Return the same network with both maps folded into one; it does not train."""
         with torch.device("meta"):
             made = Basis(**self.net.told())
-        made.net = self.net
-        made.fixed.matrix = self.matrix().detach()
+        made.net, made.fixed.matrix = self.net, self.matrix()
         return made.requires_grad_(False)
-
-
-@final
-class Fixed(nn.Module):
-    """A matrix that never trains, I at first.
-
-    Args:
-        dim: Of the space.
-    """
-
-    matrix: Tensor
-
-    def __init__(self, rows: int, columns: int | None = None) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.eye(rows, columns or rows))
-
-    def reset(self, generator: torch.Generator) -> None:
-        """Become I again."""
-        nn.init.eye_(self.matrix)
 
 
 @final
@@ -186,7 +144,7 @@ class Network(nn.Module):
 
     def __init__(self, inner: Mapping[str, Any], old: int, extra: int, c: float) -> None:
         super().__init__()
-        self.inner: Any = backbone(inner)
+        self.inner: Any = part(inner)
         self.old, self.extra, self.c, self.own = old, extra, c, self.inner.dim - old
         if min(old, extra, self.own) < 1 or not c > 0:
             raise ConfigError(
@@ -228,6 +186,7 @@ def update(model: Classifier, old: int, extra: int, c: float, new: Classifier | 
     inner = widened(source.spec(), own + old)
     twin = alone.spec() if new else widened(inner, own)
     told = {"inner": inner, "old": old, "extra": extra, "c": c, "twin": twin, "trained": new is not None}
+    told["head"] = cast(Any, model.head).spec()
     seed = int(torch.randint(2**31, (1,), generator=model.generator))
     place = next((t.device for t in model.state_dict().values()), torch.device("cpu"))
     spec = {"backbone": {"name": "learned_basis", **told}, "head": {"name": "linear"}}

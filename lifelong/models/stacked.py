@@ -13,16 +13,16 @@ from lifelong import plugins
 from lifelong.errors import ConfigError
 
 
-def backbone(spec: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a module with `input_shape`, `dim` and `spec()`
-    """Return the backbone that `spec` names; its weights are drawn by who builds the whole model.
+def part(spec: Mapping[str, Any], **more: Any) -> Any:  # noqa: ANN401 - a backbone, or with its `dim` a head
+    """Return the part of a model that `spec` names; its weights are drawn by who builds the whole model.
 
     Raises:
-        UnknownName: No such backbone.
+        UnknownName: No such part.
         ConfigError: The spec names none, or has arguments that it does not take.
     """
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
-        raise ConfigError(f"a backbone needs a 'name', got {spec!r}")
-    config = {key: value for key, value in spec.items() if key != "name"}
+        raise ConfigError(f"a part of a model needs a 'name', got {spec!r}")
+    config = {key: value for key, value in spec.items() if key != "name"} | more
     try:
         return plugins.find("model", spec["name"])(**config)
     except TypeError as error:
@@ -60,7 +60,7 @@ class Stack(nn.Module):
         super().__init__()
         if not parts:
             raise ConfigError("a stack needs at least one part, got none")
-        made = [backbone(part) for part in parts]
+        made = [part(one) for one in parts]
         for before, after in pairwise(made):
             if prod(after.input_shape) != before.dim:
                 raise ConfigError(f"a part of {after.input_shape} inputs cannot follow one of {before.dim} features")
@@ -70,10 +70,10 @@ class Stack(nn.Module):
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this backbone."""
         parts: list[Any] = list(self.parts)
-        return {"name": "stack", "parts": [part.spec() for part in parts]}
+        return {"name": "stack", "parts": [one.spec() for one in parts]}
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, D]`."""
-        for part in self.parts:
-            x = part(x)
+        for one in self.parts:
+            x = one(x)
         return x

@@ -3,7 +3,7 @@
 Source: orthogonal Procrustes (Schoenemann 1966) and ridge regression, on pairs of features of the same samples.
 Differs: nothing is trained for compatibility; features are scaled to unit length and not centred.
 Checked: a rotated copy is recovered (tests/test_alignment.py); answers stay the same under the orthogonal map
-    (tests/test_align.py); beside bct and bt2 (benchmarks/studies/compatible.py).
+    (tests/test_bt2.py); beside bct and bt2 (benchmarks/studies/compatible.py).
 """
 
 from __future__ import annotations

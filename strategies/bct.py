@@ -4,7 +4,7 @@ Source: Shen et al. 2020, "Towards Backward-Compatible Representation Learning" 
     the pseudo-classifier (mean old feature of each class) for all classes as in the code of Zhou et al. 2023, "BT2".
 Differs: the pseudo-classifier's rows and the features are scaled to unit length, logits are scale * cosine; the means
     are running means over the samples that are trained on, rehearsed ones included, instead of being taken beforehand.
-Checked: the loss against its definition, pseudo-classes of the frozen model only (tests/test_bct.py); pull 0 equals
+Checked: the loss against its definition, pseudo-classes of the frozen model only (tests/test_bt2.py); pull 0 equals
     naive bit for bit (laws); cross-version search beside BT2 and alone (benchmarks/studies/compatible.py).
 """
 

@@ -11,9 +11,11 @@ from sklearn.linear_model import Ridge
 from torch import Tensor
 
 from lifelong.errors import ConfigError, DataError
+from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.models.alignment import orthogonal_map, ridge_map
 from lifelong.models.stacked import widened
+from lifelong.release.snapshot import Snapshot
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -75,7 +77,42 @@ def test_the_last_part_of_a_stack_is_widened() -> None:
         widened({"name": "lite", "inputs": [3, 32, 32]}, 9)
 
 
+def test_columns_are_those_of_one_encoder() -> None:
+    body = {"name": "columns", "inputs": [7], "first": 2, "count": 4}
+    made = build({"backbone": {"name": "stack", "parts": [body, MLP]}, "head": {"name": "linear"}})
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.backbone(x), made.backbone.parts[1](x[:, 2:6]))
+    assert made.spec()["backbone"]["parts"][0] == body
+    for wrong in ({"first": -1}, {"count": 6}, {"count": 0}, {"inputs": [7, 7]}):
+        with pytest.raises(ConfigError, match="not among those"):
+            build({"backbone": {**body, **wrong}, "head": {"name": "linear"}})
+
+
 def test_a_stack_that_does_not_fit_together_is_refused() -> None:
     for parts in ([], [MLP, {**TOP, "inputs": [5]}], [{"inputs": [3]}]):
-        with pytest.raises(ConfigError, match="got|cannot follow"):
+        with pytest.raises(ConfigError, match=r"got|cannot follow"):
             build({"backbone": {"name": "stack", "parts": parts}, "head": {"name": "linear"}})
+
+
+@pytest.mark.slow
+def test_what_a_stack_on_one_encoder_wrote_is_of_the_family_of_a_stack_on_another() -> None:
+    """So the gate measures whether one reads the other's vectors; bare encoders of two sizes are not even measured."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="pip install lifelong[encoders]")
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    top = {"name": "mlp", "inputs": [1280], "hidden": [], "features": 5}
+    families, bare = [], []
+    for variant, size in (("lite0", 32), ("lite2", 48)):
+        encoder = {"name": "lite", "inputs": [3, 32, 32], "variant": variant, "size": size}
+        model = build({"backbone": {"name": "stack", "parts": [encoder, top]}, "head": {"name": "linear", "classes": 2}})
+        first, last = model.backbone.parts
+        assert torch.equal(model.backbone(x), last(first(x)))
+        assert {name for name, p in model.backbone.named_parameters() if p.requires_grad} == {
+            "parts.1.layers.0.weight",
+            "parts.1.layers.0.bias",
+        }
+        labels = LabelMap(["a", "b"])
+        families.append(Snapshot.of(model, labels, probe_x=x).space.family)
+        alone = build({"backbone": encoder, "head": {"name": "linear", "classes": 2}})
+        bare.append(Snapshot.of(alone, labels, probe_x=x).space.family)
+    assert families[0] == families[1]
+    assert bare[0] != bare[1]

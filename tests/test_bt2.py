@@ -116,7 +116,11 @@ def test_bct_adds_the_cross_entropy_under_the_frozen_models_class_means() -> Non
 
 
 def test_the_first_version_has_nothing_to_be_compatible_with_unless_it_is_given() -> None:
-    naive, plain, bound = learner(Strategy()), learner(BackwardCompatible()), learner(BackwardCompatible(old=old_model()))
+    naive, plain, bound = (
+        learner(Strategy()),
+        learner(BackwardCompatible()),
+        learner(BackwardCompatible(old=old_model())),
+    )
     for made in (naive, plain, bound):
         made.fit(samples(0))
     x = samples(0).train.x

@@ -170,7 +170,10 @@ def test_widths_that_cannot_be_are_refused() -> None:
 
 
 def test_what_has_another_shape_is_not_inherited() -> None:
-    a, b = model(4).backbone, build({"backbone": {**mlp(6), "hidden": [9]}, "head": {"name": "linear"}}, seed=5).backbone
+    a, b = (
+        model(4).backbone,
+        build({"backbone": {**mlp(6), "hidden": [9]}, "head": {"name": "linear"}}, seed=5).backbone,
+    )
     before = {name: t.clone() for name, t in b.state_dict().items()}
     inherit(b, a)
     same = {name for name, t in b.state_dict().items() if torch.equal(t, before[name])}

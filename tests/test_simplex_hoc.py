@@ -1,4 +1,4 @@
-"""The higher-order-dependency loss in closed form, where labels go on the simplex, and what the strategy compares with."""
+"""The higher-order-dependency loss in closed form, where labels go on the simplex, and what a feature is held to."""
 
 from __future__ import annotations
 
@@ -121,9 +121,10 @@ def first_loss(made: Learner, experience: Experience) -> tuple[Batch, float]:
 
 
 def test_the_first_experience_has_nothing_to_be_held_to() -> None:
-    assert first_loss(learner(SimplexHOC(classes=8)), samples(0))[1] != first_loss(
-        learner(SimplexHOC(classes=8, pretrained=True)), samples(0)
-    )[1]
+    assert (
+        first_loss(learner(SimplexHOC(classes=8)), samples(0))[1]
+        != first_loss(learner(SimplexHOC(classes=8, pretrained=True)), samples(0))[1]
+    )
     a, b = learner(SimplexHOC(classes=8)), learner(Simplex(classes=8, scale=None, distill=0))
     a.fit(samples(0))
     b.fit(samples(0))

@@ -46,6 +46,31 @@ def widened(spec: Mapping[str, Any], features: int) -> dict[str, Any]:
 
 
 @final
+class Columns(nn.Module):
+    """Some neighbouring columns of vector inputs: for what several encoders have made of the same image, side by side.
+
+    Args:
+        inputs: Shape of one sample, `[width]`.
+        first: The first column.
+        count: How many.
+    """
+
+    def __init__(self, inputs: Sequence[int], first: int, count: int) -> None:
+        super().__init__()
+        if len(inputs) != 1 or first < 0 or count < 1 or first + count > inputs[0]:
+            raise ConfigError(f"columns {first} to {first + count} are not among those of inputs {list(inputs)}")
+        self.input_shape, self.first, self.dim = tuple(inputs), first, count
+
+    def spec(self) -> dict[str, Any]:
+        """Return the arguments that rebuild this backbone."""
+        return {"name": "columns", "inputs": list(self.input_shape), "first": self.first, "count": self.dim}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `[N, count]` of `[N, width]`."""
+        return x[:, self.first : self.first + self.dim]
+
+
+@final
 class Stack(nn.Module):
     """Each part maps the features of the one before; the first maps inputs, the last gives the features.
 

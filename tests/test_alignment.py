@@ -103,7 +103,9 @@ def test_what_a_stack_on_one_encoder_wrote_is_of_the_family_of_a_stack_on_anothe
     families, bare = [], []
     for variant, size in (("lite0", 32), ("lite2", 48)):
         encoder = {"name": "lite", "inputs": [3, 32, 32], "variant": variant, "size": size}
-        model = build({"backbone": {"name": "stack", "parts": [encoder, top]}, "head": {"name": "linear", "classes": 2}})
+        model = build(
+            {"backbone": {"name": "stack", "parts": [encoder, top]}, "head": {"name": "linear", "classes": 2}}
+        )
         first, last = model.backbone.parts
         assert torch.equal(model.backbone(x), last(first(x)))
         assert {name for name, p in model.backbone.named_parameters() if p.requires_grad} == {

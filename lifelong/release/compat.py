@@ -7,7 +7,7 @@ beats the old self-test: `C[t, k] > C[k, k]`.
 
 Source: Shen et al., "Towards Backward-Compatible Representation Learning" (the empirical criterion); Biondi et al.,
     CL2R and IAM-CL2R (AC, AA and the transfer of compatibility).
-Differs: recall is measured against every gallery row, not class templates; ties are counted both ways.
+Differs: recall is measured against every gallery row (class templates on request); ties are counted both ways.
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ import torch
 
 from lifelong.learning import Learner, Optim
 from lifelong.models import build
-from lifelong.release.compat import cross_matrix, summary
+from lifelong.release.compat import cross_matrix
 from lifelong.types import Experience
 from strategies.align import Align
 from strategies.bct import BackwardCompatible
 from strategies.bt2 import BasisTransformation
-from studies.retrieval import COSINE, drawn, embedded, mixed, of_classes, searched, version
+from studies.retrieval import COSINE, drawn, embedded, mixed, of_classes, searched, summed_up, version
 from studies.study import Claim, Figures, Study
 
 WIDTH, EXTRA = 32, 8
@@ -83,10 +83,10 @@ def chain(seed: int, root: str | None, small: bool) -> Figures:
             features.append(embedded(learner.model, test))
             widths.append(learner.model.dim)
         c = cross_matrix(features, features, test.y, test.y, same=True)
-        found |= {f"{name}.{key}": value for key, value in summary(c).items()}
+        found |= summed_up(name, c)
         late, early = torch.tril_indices(6, 6, -1)
         found |= {f"{name}.least": (c[late, early] - c.diagonal()[early]).min().item()}
-        found |= {f"{name}.grown": float(widths[-1] - widths[0]), f"{name}.last": c[-1, -1].item()}
+        found |= {f"{name}.grown": float(widths[-1] - widths[0])}
     return found
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lifelong.data import load
 from lifelong.learning import Learner, Optim, Strategy
 from lifelong.models import Classifier, build, outputs
-from lifelong.release.compat import mean_average_precision, recall_at_1, recall_at_5
+from lifelong.release.compat import mean_average_precision, recall_at_1, recall_at_5, summary
 from lifelong.types import Batch, Experience
 
 COSINE = {"name": "cosine", "scale": 10.0}
@@ -47,6 +47,12 @@ def version(
 def embedded(model: Classifier, batch: Batch) -> Tensor:
     """Return the features `[N, D]`."""
     return outputs(model, batch.x).features
+
+
+def summed_up(name: str, c: Tensor) -> dict[str, float]:
+    """Return what is defined of the summary of C, and the last version's self-test."""
+    known = {f"{name}.{key}": value for key, value in summary(c).items() if value == value}
+    return known | {f"{name}.last": c[-1, -1].item()}
 
 
 def searched(name: str, new: Tensor, old: Tensor, y: Tensor) -> dict[str, float]:

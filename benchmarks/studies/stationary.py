@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lifelong.learning import Chain, Learner, Optim, Strategy
 from lifelong.models import Classifier, build
-from lifelong.release.compat import recall_at_1, summary, templates
+from lifelong.release.compat import recall_at_1, templates
 from lifelong.types import Batch, Experience
 from strategies.replay import Replay
 from strategies.simplex import Simplex
 from strategies.simplex_hoc import SimplexHOC
-from studies.retrieval import drawn, embedded, of_classes
+from studies.retrieval import drawn, embedded, of_classes, summed_up
 from studies.study import Claim, Figures, Study
 
 TASKS = [(0, 1, 2, 3), (4, 5), (6, 7), (8, 9)]
@@ -74,7 +74,7 @@ def stream(seed: int, root: str | None, small: bool, replaced: bool) -> Figures:
             learner.fit(Experience(index, f"task {index}", classes, of_classes(local, classes)), epochs)
             versions.append((embedded(learner.model, asked), embedded(learner.model, written)))
         c = by_templates(versions, asked.y, written.y)
-        found |= {f"{name}.{key}": value for key, value in summary(c).items()} | {f"{name}.last": c[-1, -1].item()}
+        found |= summed_up(name, c)
     return found
 
 

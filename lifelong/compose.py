@@ -67,10 +67,10 @@ def construct(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa:
 def model_spec(name: str, inputs: Sequence[int], strategy_text: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Return the spec of a backbone `name` for samples of shape `inputs`, as wide as the strategy's head wants it.
 
-    A `simplex` of K classes wants K - 1 features; other strategies take the backbone's default.
+    A simplex of K classes wants K - 1 features; other strategies take the backbone's default.
     """
     names = strategy_text.split("+")
     backbone: dict[str, Any] = {"name": name, "inputs": list(inputs), **parse(settings, [name])[name]}
-    if "simplex" in names:
+    if {"simplex", "simplex_hoc"} & set(names):
         backbone.setdefault("features", 63)
     return {"backbone": backbone, "head": {"name": "linear"}}

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.strategy import State
-from lifelong.models import build
+from lifelong.models import Classifier, build
 from lifelong.types import Batch, Experience, Output
 
 
@@ -35,22 +35,27 @@ class Simplex(Strategy):
         classes: K, pre-allocated; the backbone's feature width must be K - 1. More can never be learned.
         scale: Of the cosine logits; None for plain products.
         distill: Weight of 1 - cos(feature, previous version's feature); 0 leaves it out.
+        downwards: Class 0 takes the last vertex, class 1 the one before: a model that was trained elsewhere has
+            the first ones.
     """
 
     needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
 
     exempt = {"beats naive": "it makes features comparable; chain it with rehearsal against forgetting"}  # noqa: RUF012
 
-    def __init__(self, classes: int = 64, scale: float | None = 4.0, distill: float = 1.0) -> None:
+    def __init__(
+        self, classes: int = 64, scale: float | None = 4.0, distill: float = 1.0, downwards: bool = False
+    ) -> None:
         if classes < 2 or distill < 0:
             raise ConfigError(f"need classes >= 2 and distill >= 0, got classes={classes}, distill={distill}")
-        self.classes, self.scale, self.distill = classes, scale, distill
+        self.classes, self.scale, self.distill, self.downwards = classes, scale, distill, downwards
         self.previous: nn.Module | None = None
 
     def adapt(self, model: nn.Module) -> None:
         """Replace the head."""
-        model.with_head("simplex", classes=self.classes, scale=self.scale)  # type: ignore[operator]
-        self.spec = model.spec()  # type: ignore[operator]
+        assert isinstance(model, Classifier)
+        model.with_head("simplex", classes=self.classes, scale=self.scale, downwards=self.downwards)
+        self.spec = model.spec()
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return distill * (1 - mean cosine to the previous version's features)."""

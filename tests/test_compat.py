@@ -6,12 +6,21 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.errors import DataError
 from lifelong.release import compat
-from lifelong.release.compat import MEASURES, cross_matrix, improves, mean_average_precision, recall_at_1, summary
+from lifelong.release.compat import (
+    MEASURES,
+    cross_matrix,
+    improves,
+    mean_average_precision,
+    recall_at_1,
+    recall_at_5,
+    summary,
+    templates,
+)
 
 nan = math.nan
 
@@ -178,3 +187,63 @@ def test_a_matrix_with_holes_is_refused(c):
 def test_a_tie_is_no_proof():
     assert improves(0.5, 0.4)
     assert not improves(0.5, 0.5)
+
+
+def brute(x, y, measure):
+    """Recall at 1 and 5 and the average precision of each sample among all others, one by one."""
+    unit = x / x.norm(dim=1, keepdim=True)
+    found = []
+    for i in range(len(x)):
+        others = [j for j in range(len(x)) if j != i]
+        ranked = sorted(others, key=lambda j: -(unit[i] @ unit[j]).item())
+        hits = [int(y[j] == y[i]) for j in ranked]
+        precision = [sum(hits[: r + 1]) / (r + 1) for r, hit in enumerate(hits) if hit]
+        found.append({1: hits[0], 5: max(hits[:5]), "map": sum(precision) / max(len(precision), 1)}[measure])
+    return sum(found) / len(found)
+
+
+@settings(deadline=None, max_examples=25)
+@given(count=st.integers(2, 12), classes=st.integers(1, 4), seed=st.integers(0, 2**31))
+def test_no_sample_meets_itself_when_queries_are_the_gallery(count, classes, seed):
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, 6, generator=random, dtype=torch.float64)
+    y = torch.randint(classes, (count,), generator=random)
+    for measure, key in ((recall_at_1, 1), (recall_at_5, 5), (mean_average_precision, "map")):
+        assert measure(x, y, x, y, same=True) == pytest.approx(brute(x, y, key), abs=1e-12)
+
+
+def test_blocks_leave_out_their_own_pairs(monkeypatch):
+    x = torch.randn(9, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(9) % 3
+    whole = recall_at_1(x, y, x, y, same=True)
+    monkeypatch.setattr(compat, "BLOCK", 18)  # two rows at a time
+    assert recall_at_1(x, y, x, y, same=True) == whole == pytest.approx(brute(x, y, 1))
+
+
+def test_a_duplicate_of_a_query_is_found_though_the_query_itself_is_left_out():
+    """Five points, two of them equal: the copy is the nearest, of another class."""
+    x = t([[1, 0], [1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]])
+    y = torch.tensor([0, 1, 0, 2, 2])
+    assert recall_at_1(x, y, x, y) == pytest.approx(4 / 5)  # the second meets its copy first
+    assert recall_at_1(x, y, x, y, same=True) == pytest.approx(3 / 5)  # 0 and 1 find each other; 2 finds 0
+    assert recall_at_5(x, y, x, y, same=True) == pytest.approx(4 / 5)  # 1 has nobody of its class
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [0, 1, 1]])
+def test_samples_that_are_not_the_same_cannot_be_left_out(labels):
+    x = torch.eye(3)
+    with pytest.raises(DataError, match="not the same samples"):
+        recall_at_1(x, torch.tensor([0, 1, 2]), x[: len(labels)], torch.tensor(labels), same=True)
+
+
+def test_templates_are_unit_means_of_unit_features_by_class():
+    rows, classes = templates(t([[2, 0], [0, 5], [0, -3]]), torch.tensor([4, 4, 1]))
+    assert classes.tolist() == [1, 4]
+    torch.testing.assert_close(rows, t([[0, -1], [0.5**0.5, 0.5**0.5]]))
+
+
+def test_update_gain_by_hand():
+    """Earlier self-tests .4 .4 .6 and later ones .6 .8 .8; gained .1 + 0 - .05 of .2 + .4 + .2."""
+    c = t([[0.4, nan, nan], [0.5, 0.6, nan], [0.4, 0.55, 0.8]])
+    assert summary(c)["update_gain"] == pytest.approx(0.05 / 0.8)
+    assert math.isnan(summary(torch.ones(3, 3))["update_gain"])

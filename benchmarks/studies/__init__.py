@@ -1,6 +1,14 @@
 """The studies behind `benchmarks/claims.py`, one module per family of methods."""
 
-from studies import baselines, bottleneck, powerlaw, projection
+from studies import baselines, bottleneck, compatible, encoders, powerlaw, projection, stationary
 from studies.study import Study
 
-STUDIES: list[Study] = [*bottleneck.STUDIES, *baselines.STUDIES, *powerlaw.STUDIES, *projection.STUDIES]
+STUDIES: list[Study] = [
+    *bottleneck.STUDIES,
+    *baselines.STUDIES,
+    *powerlaw.STUDIES,
+    *projection.STUDIES,
+    *compatible.STUDIES,
+    *encoders.STUDIES,
+    *stationary.STUDIES,
+]

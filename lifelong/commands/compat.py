@@ -33,7 +33,8 @@ def run(*, registry: Path, measure: str, data_root: Path | None, as_json: bool) 
     if data.test is None:
         raise DataError(f"{name} has no test split to measure on")
     matrix = cross(snapshots, data.test, data.classes, measure)
-    numbers = summary(matrix) if len(snapshots) > 1 else {}
+    defined = summary(matrix).items() if len(snapshots) > 1 else []
+    numbers = {name: value for name, value in defined if value == value}
     values = [[v for v in row if v == v] for row in matrix.tolist()]
     if as_json:
         versions = [s.version for s in snapshots]

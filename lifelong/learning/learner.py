@@ -193,6 +193,7 @@ class Learner:
     def state(self) -> State:
         """Return copies of everything that a bit-exact continuation needs."""
         return {
+            "shape": self.model.spec() if self.strategy.reshapes else {},
             "model": {name: t.detach().clone() for name, t in self.model.state_dict().items()},
             "optimizer": named_state(self._optimizer, self._parameters) if self._optimizer else {},
             "strategy": self.strategy.state(),
@@ -215,6 +216,8 @@ class Learner:
         """
         self.labels = LabelMap(state["labels"])
         self.tasks, self.model.allowed = {int(k): list(v) for k, v in state["tasks"].items()}, None
+        if state.get("shape"):
+            self.model.become(state["shape"])
         self._grow()
         try:
             self.model.load_state_dict(state["model"])
@@ -232,8 +235,7 @@ class Learner:
     def _begin(self, experience: Experience) -> None:
         experience.register(self.labels)
         if self.by_task:
-            known = self.tasks.get(experience.task, [])
-            new = [self.labels.index(c) for c in experience.classes]
+            known, new = self.tasks.get(experience.task, []), [self.labels.index(c) for c in experience.classes]
             own = self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
             self.model.allowed = allow(self.model.allowed, experience.task, own)
         self._grow()
@@ -259,8 +261,7 @@ class Learner:
             raise DataError(
                 f"{experience.name!r} gave no samples in pass {at['epoch'] + 1}; a one-shot iterator can be passed once"
             )
-        at["epoch"] += 1
-        at["batch"] = 0
+        at["epoch"], at["batch"] = at["epoch"] + 1, 0
 
     def _descend(self, batch: Batch) -> float:
         strategy, model = self.strategy, self.model

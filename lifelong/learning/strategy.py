@@ -68,6 +68,7 @@ class Strategy:
 
     needs: Needs = Needs()  # of the class, or of one instance where its arguments decide
     keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
+    reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why
 
@@ -151,6 +152,11 @@ class Chain(Strategy):
     def keeps_delta(self) -> bool:  # type: ignore[override]
         """Whether any of them looks at the parameters' change."""
         return any(s.keeps_delta for s in self.strategies)
+
+    @property
+    def reshapes(self) -> bool:  # type: ignore[override]
+        """Whether any of them replaces the backbone."""
+        return any(s.reshapes for s in self.strategies)
 
     def adapt(self, model: nn.Module) -> None:
         """Let each adapt the model, in order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,31 @@ class Classifier(nn.Module):
 
     def grow(self, classes: int) -> None:
         """Make room for `classes` classes; old columns stay as they are."""
-        self.head.grow(classes, self.generator)  # type: ignore[operator]
+        body, top = cast(Any, self.backbone), cast(Any, self.head)
+        top.grow(classes, self.generator)
+        if hasattr(body, "grow"):  # it trains with a classifier of its own
+            body.grow(classes, self.generator)
+
+    def become(self, spec: Mapping[str, Any]) -> None:
+        """Take the shape that `spec` describes, with fresh weights; nothing happens if it has that shape."""
+        if self.spec() != spec:
+            other = build(spec, device=next((t.device for t in self.state_dict().values()), torch.device("cpu")))
+            self.backbone, self.head = other.backbone, other.head
+
+    def replace(self, other: Classifier) -> None:
+        """Go on with another model's backbone (a better one, trained elsewhere) under this head.
+
+        Call it between experiences. The other model is copied.
+
+        Raises:
+            ConfigError: Its features are not as wide as this head takes, or its inputs have another shape.
+        """
+        if other.dim != self.dim or other.input_shape != self.input_shape:
+            raise ConfigError(
+                f"a replacement must map {self.input_shape} to {self.dim} features, got one that maps "
+                f"{other.input_shape} to {other.dim}; train it with the same interface"
+            )
+        self.backbone = other.baked().backbone.to(next((t.device for t in self.state_dict().values()), "cpu"))
 
     def baked(self, task: int = -1) -> Classifier:
         """Return a plain model of its own memory with the weights that `task` has here (-1: the shared ones)."""

@@ -78,9 +78,11 @@ class SimplexHead(nn.Module):
         dim: Feature width D of the backbone; must be `classes - 1`.
         classes: K, pre-allocated.
         scale: Factor on the cosine, > 0; None is the papers' plain product.
+        downwards: Class c takes vertex K - 1 - c instead of c: a model trained elsewhere has the first ones, and both
+            share one interface as long as their classes add up to at most K.
     """
 
-    def __init__(self, dim: int, classes: int = 64, scale: float | None = None) -> None:
+    def __init__(self, dim: int, classes: int = 64, scale: float | None = None, downwards: bool = False) -> None:
         super().__init__()
         if scale is not None and not scale > 0:
             raise ConfigError(f"a simplex head's scale must be > 0, or None for plain products; got {scale}")
@@ -89,7 +91,7 @@ class SimplexHead(nn.Module):
                 f"a simplex head of K classes needs features of width K - 1 and K >= 2, got dim={dim}, "
                 f"classes={classes}; set the backbone's features={max(classes, 2) - 1}"
             )
-        self.dim, self.classes, self.scale = dim, classes, scale
+        self.dim, self.classes, self.scale, self.downwards = dim, classes, scale, downwards
         root = (1 - sqrt(1 + dim)) / dim
         mean = (1 + root) / (dim + 1)
         norm = sqrt((1 - mean) ** 2 + (dim - 1) * mean**2)
@@ -102,7 +104,8 @@ class SimplexHead(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this head."""
-        return {"name": "simplex", "classes": self.classes, "scale": self.scale}
+        told = {"name": "simplex", "classes": self.classes, "scale": self.scale}
+        return {**told, "downwards": True} if self.downwards else told
 
     def grow(self, classes: int, generator: torch.Generator) -> None:
         """Check that `classes` fit into the pre-allocated vertices.
@@ -117,17 +120,19 @@ class SimplexHead(nn.Module):
             )
 
     def vertices(self) -> Tensor:
-        """Return W `[K, D]` float64: unit rows, pairwise cosine -1/(K-1), column sums 0."""
+        """Return W `[K, D]` float64, row c for class c: unit rows, pairwise cosine -1/(K-1), column sums 0."""
         rows = torch.eye(self.dim, dtype=torch.float64) - self._mean
         last = torch.full((1, self.dim), self._last, dtype=torch.float64)
-        return torch.cat([rows, last]) / self._norm
+        upwards = torch.cat([rows, last]) / self._norm
+        return upwards.flip(0) if self.downwards else upwards
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits `[N, K]`, equal to `features @ vertices().T` (scaled, of unit features, if it has a scale)."""
         if self.scale is not None:
             features = torch.nn.functional.normalize(features, dim=1) * self.scale
         total = features.sum(1, keepdim=True)
-        return torch.cat([features - self._mean * total, self._last * total], 1) / self._norm
+        logits = torch.cat([features - self._mean * total, self._last * total], 1) / self._norm
+        return logits.flip(1) if self.downwards else logits
 
 
 @final

@@ -7,7 +7,7 @@ beats the old self-test: `C[t, k] > C[k, k]`.
 
 Source: Shen et al., "Towards Backward-Compatible Representation Learning" (the empirical criterion); Biondi et al.,
     CL2R and IAM-CL2R (AC, AA and the transfer of compatibility).
-Differs: recall is measured against every gallery row, not class templates; ties are counted both ways.
+Differs: recall is measured against every gallery row (class templates on request); ties are counted both ways.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def improves(cross: float, own: float) -> bool:
     return cross > own
 
 
-def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> float:
+def recall_at_1(
+    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, *, same: bool = False
+) -> float:
     """Return the share (0..1) of queries whose nearest gallery row, by cosine, has their label.
 
     Rows of different width are compared as if the narrower ones were padded with zeros: the inner product runs
@@ -39,6 +41,7 @@ def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_
         query_labels: `[N]` i64.
         gallery: `[M, D']`, at least one row.
         gallery_labels: `[M]` i64.
+        same: Query i and gallery row i are the same sample: leave that pair out (then N = M >= 2).
 
     Raises:
         DataError: Shapes do not belong together, there is nothing to compare, or a value is not finite.
@@ -47,12 +50,26 @@ def recall_at_1(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_
     >>> recall_at_1(e[:, :2], torch.tensor([0, 1, 2]), e, torch.tensor([0, 1, 2]))  # the third query is zero
     0.6666666666666666
     """
-    blocks = _similarities(queries, query_labels, gallery, gallery_labels)
+    blocks = _similarities(queries, query_labels, gallery, gallery_labels, same)
     right = [gallery_labels[block.argmax(1)] == y for block, y in blocks]
     return torch.cat(right).double().mean().item()
 
 
-def mean_average_precision(queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor) -> float:
+def recall_at_5(
+    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, *, same: bool = False
+) -> float:
+    """Return the share (0..1) of queries that have a row of their label among the 5 nearest; as `recall_at_1`."""
+    blocks = _similarities(queries, query_labels, gallery, gallery_labels, same)
+    right = [
+        (gallery_labels[block.topk(min(5, block.shape[1] - same), dim=1).indices] == y.unsqueeze(1)).any(1)
+        for block, y in blocks
+    ]
+    return torch.cat(right).double().mean().item()
+
+
+def mean_average_precision(
+    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, *, same: bool = False
+) -> float:
     """Return the mean over queries of the average precision (0..1) of the whole gallery ranked by cosine.
 
     The average precision of a query is the mean, over the gallery rows of its label, of the share of its label among
@@ -64,28 +81,49 @@ def mean_average_precision(queries: Tensor, query_labels: Tensor, gallery: Tenso
     0.5833
     """
     scores: list[Tensor] = []
-    for block, y in _similarities(queries, query_labels, gallery, gallery_labels):
-        hit = gallery_labels[block.argsort(stable=True, dim=1, descending=True)] == y.unsqueeze(1)
+    for block, y in _similarities(queries, query_labels, gallery, gallery_labels, same):
+        order = block.argsort(stable=True, dim=1, descending=True)
+        hit = gallery_labels[order[:, : order.shape[1] - same]] == y.unsqueeze(1)  # a left-out pair comes last
         ranks = torch.arange(1, hit.shape[1] + 1, dtype=torch.float64)
         scores.append((hit.cumsum(1) / ranks * hit).sum(1) / hit.sum(1).clamp(min=1))
     return torch.cat(scores).mean().item()
 
 
-Measure = Callable[[Tensor, Tensor, Tensor, Tensor], float]
-MEASURES: dict[str, Measure] = {"recall_at_1": recall_at_1, "map": mean_average_precision}
+Measure = Callable[..., float]  # of queries, their labels, gallery, its labels; and whether they are the same samples
+MEASURES: dict[str, Measure] = {"recall_at_1": recall_at_1, "map": mean_average_precision}  # of a compatibility proof
+
+
+def templates(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one row per class, `[C, D]` and its label `[C]`: the mean of its unit features, scaled to unit length.
+
+    A gallery of templates makes `recall_at_1` a 1:N identification, as CL2R and IAM-CL2R measure it.
+    """
+    _check(features, labels, "features")
+    unit, classes = torch.nn.functional.normalize(features, dim=1), labels.unique()
+    means = torch.stack([unit[labels == label].mean(0) for label in classes])
+    return torch.nn.functional.normalize(means, dim=1), classes
 
 
 def _similarities(
-    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor
+    queries: Tensor, query_labels: Tensor, gallery: Tensor, gallery_labels: Tensor, same: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Check what is to be compared, then yield `(similarities [n, M], labels [n])`, one block in memory at a time."""
     _check(queries, query_labels, "queries")
     _check(gallery, gallery_labels, "gallery")
+    if same and (len(queries) < 2 or not torch.equal(query_labels, gallery_labels)):
+        raise DataError("queries and gallery are not the same samples: there must be two or more, of the same labels")
     width, size = min(queries.shape[1], gallery.shape[1]), max(1, BLOCK // len(gallery))
     # The norm of a query scales all of its similarities alike, so only the gallery's norms can change the order.
     rows = torch.nn.functional.normalize(gallery, dim=1)[:, :width].T
     blocks = zip(queries.split(size), query_labels.split(size), strict=True)
-    return ((block[:, :width] @ rows, y) for block, y in blocks)
+    products = ((block[:, :width] @ rows, y) for block, y in blocks)
+    return _without_self(products, size) if same else products
+
+
+def _without_self(blocks: Iterator[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for i, (block, y) in enumerate(blocks):
+        block.diagonal(i * size).fill_(-torch.inf)
+        yield block, y
 
 
 def cross_matrix(
@@ -95,6 +133,7 @@ def cross_matrix(
     gallery_labels: Tensor,
     *,
     measure: Measure = recall_at_1,
+    same: bool = False,
 ) -> Tensor:
     """Return C `[T, T]` float64: the measure of version t's queries in version k's gallery; NaN above the diagonal.
 
@@ -106,6 +145,7 @@ def cross_matrix(
         query_labels: `[N]` i64.
         gallery_labels: `[M]` i64.
         measure: One of `MEASURES`.
+        same: Queries and gallery are the same samples: no sample meets itself.
     """
     if len(features_queries) != len(features_gallery) or not features_queries:
         raise DataError(
@@ -115,7 +155,7 @@ def cross_matrix(
     matrix = torch.full((size, size), torch.nan, dtype=torch.float64)
     for t, queries in enumerate(features_queries):
         for k, gallery in enumerate(features_gallery[: t + 1]):
-            matrix[t, k] = measure(queries, query_labels, gallery, gallery_labels)
+            matrix[t, k] = measure(queries, query_labels, gallery, gallery_labels, same=same)
     return matrix
 
 
@@ -127,6 +167,8 @@ def summary(matrix: Tensor) -> dict[str, float]:
     * `aa`: Mean (0..1) of the lower triangle with its diagonal; a true 0 counts as 0.
     * `bc`: Mean over k < T of `C[T, k] - C[k, k]`: backward transfer of compatibility.
     * `fc`: Mean over t >= 2 of `C[t, t-1] - C[t, t]`: what the last upgrade costs against re-embedding.
+    * `update_gain`: Of what all later versions could gain over the earlier ones by re-embedding, the share that they
+      gain without it: sum of `C[t, k] - C[k, k]` over sum of `C[t, t] - C[k, k]`, all k < t; NaN if nothing is to gain.
 
     With a single version only `aa` is defined; the others are NaN.
 
@@ -140,13 +182,14 @@ def summary(matrix: Tensor) -> dict[str, float]:
     if not torch.isfinite(c[rows, columns]).all():
         raise DataError("C has values that are not finite on or below its diagonal; measure every pair first")
     own, (late, early) = c.diagonal(), torch.tril_indices(size, size, -1)
-    cross = c[late, early]
+    cross, possible = c[late, early], (own[late] - own[early]).sum()
     return {
         "ac_strict": (cross > own[early]).double().mean().item(),
         "ac_ties_compatible": (cross >= own[early]).double().mean().item(),
         "aa": c[rows, columns].mean().item(),
         "bc": (c[-1, :-1] - own[:-1]).mean().item(),
         "fc": (c.diagonal(-1) - own[1:]).mean().item(),
+        "update_gain": ((cross - own[early]).sum() / possible).item() if possible > 0 else torch.nan,
     }
 
 

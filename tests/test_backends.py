@@ -457,6 +457,7 @@ def test_a_closed_gallery_says_so(backend):
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eight_readers_beside_a_writer_find_no_wrong_row(backend):
     """Each row's vector says its id and age; a reader finds rows as one `add` wrote them."""
     gallery, space, corners = backend.open(), Space("s", 16), np.eye(16, dtype=np.float32)

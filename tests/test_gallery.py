@@ -422,6 +422,7 @@ def test_a_view_never_changes(gallery):
         view.sequence = 1
 
 
+@pytest.mark.slow
 def test_readers_never_see_half_an_add_nor_a_wrong_row(tmp_path):
     """Each add overwrites all five members of a group; a reader finds five of one age, at their own vectors."""
     groups, corners = 40, np.eye(8, dtype=np.float32)

@@ -275,6 +275,7 @@ def test_compaction_runs_by_itself_and_few_parts_stay(tmp_path):
         assert gallery.stats().rows == 6001
 
 
+@pytest.mark.slow
 def test_the_number_of_segments_grows_with_the_logarithm(tmp_path):
     with opened(tmp_path, seal=4) as gallery:
         most = 0

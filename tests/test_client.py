@@ -232,7 +232,7 @@ def test_threads_may_share_a_client(client, server):
     for thread in threads:
         thread.join()
 
-    assert found == [1] * 80
+    assert found == [1] * 20
 
 
 def test_the_client_needs_no_torch():

@@ -402,7 +402,7 @@ def test_a_compaction_that_fails_is_logged_and_the_gallery_works_on(tmp_path, mo
     monkeypatch.setattr(segments, "write", full)
     with opened(tmp_path, background=True) as gallery:
         gallery.add(ids(0, 300), draw(300, 10), A)
-        waited(lambda: gallery._compactor._patience)
+        waited(lambda: caplog.records)
         gallery.add(["more"], draw(1, 10), A)
         assert len(gallery.search(draw(1, 10), A, 999)[0]) == 301
         assert len(caplog.records) == 1  # not once for every row

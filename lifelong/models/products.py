@@ -14,15 +14,15 @@ from lifelong.models.layers import Layer
 
 def inside(weight: Tensor, bias: Tensor | None, columns_IK: Tensor) -> Tensor:
     """Return [W | b] M `[O, K]` of a weight `[O, ...]` and a bias `[O]` or None."""
-    flat = weight.reshape(len(weight), -1)
+    flat = weight if weight.dim() == 2 else weight.reshape(len(weight), -1)
     if bias is None:
         return flat @ columns_IK
-    return torch.addmm(torch.outer(bias, columns_IK[-1]), flat, columns_IK[:-1])
+    return (flat @ columns_IK[:-1]).addr_(bias, columns_IK[-1])
 
 
 def plus(weight: Tensor, bias: Tensor | None, part_OK: Tensor, columns_IK: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of [W | b] + A M' for A `[O, K]`, inverse to `inside` on the span of M."""
-    flat = weight.reshape(len(weight), -1)
+    flat = weight if weight.dim() == 2 else weight.reshape(len(weight), -1)
     if bias is None:
         return torch.addmm(flat, part_OK, columns_IK.T).view_as(weight), None
     moved = torch.addmm(flat, part_OK, columns_IK[:-1].T).view_as(weight)
@@ -33,12 +33,14 @@ def plus(weight: Tensor, bias: Tensor | None, part_OK: Tensor, columns_IK: Tenso
 def add(weight: Tensor, bias: Tensor | None, part_OK: Tensor, columns_IK: Tensor) -> None:
     """Add A M' to the first O rows of [W | b] in place."""
     rows = len(part_OK)
-    flat = weight.view(len(weight), -1)[:rows]
+    flat = weight if weight.dim() == 2 else weight.view(len(weight), -1)
+    if rows < len(weight):
+        flat, bias = flat[:rows], None if bias is None else bias[:rows]
     if bias is None:
         flat.addmm_(part_OK, columns_IK.T)
     else:
         flat.addmm_(part_OK, columns_IK[:-1].T)
-        bias[:rows].addmv_(part_OK, columns_IK[-1])
+        bias.addmv_(part_OK, columns_IK[-1])
 
 
 @torch.no_grad()
@@ -106,7 +108,8 @@ def take_out(
         return None
     felt = inside(weight, bias, memory_IK) if felt_OK is None else felt_OK
     part = felt.neg() if free_K is None else felt * free_K.to(felt).sub_(1)
-    part[outputs:] = 0
+    if outputs < len(felt):
+        part[outputs:] = 0
     part = part if more_OK is None else part.add_(more_OK)
     add(weight, bias, part, memory_IK)
     return None if free_K is None and outputs >= len(felt) else part.add_(felt)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lifelong.models.layers import Layer
@@ -68,7 +68,7 @@ class Along:
     def joined(self, offsets: Tensor) -> Tensor:
         """Return sum_j u_j D_j `[U, U]` of the offsets D of all related tasks."""
         wide = self.columns.shape[1]
-        flat = offsets.new_zeros(wide * wide).index_add_(0, self.cells, (offsets * self.units).flatten())
+        flat = offsets.new_zeros(wide * wide).scatter_add_(0, self.cells, (offsets * self.units).flatten())
         return flat.view(wide, wide)
 
     def apart(self, slope_UU: Tensor) -> Tensor:
@@ -124,30 +124,35 @@ class Rail:
         return found
 
 
-def scaled_now(layer: Layer, offsets: Tensor, rail: Rail) -> tuple[Tensor, Tensor | None]:
+def cheaper(layer: Layer, samples: int) -> bool:
+    """Return whether a layer scales its answers to so many inputs in fewer operations than its weights."""
+    outputs, inputs = layer.weight.shape[0], layer.weight.shape[1:].numel()
+    return not isinstance(layer, nn.Conv2d) and samples * (inputs + 2 * outputs) < 2 * outputs * inputs
+
+
+def scaled_now(layer: Layer, offsets: Tensor, rail: Rail, felt: Felt | None = None) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of W + sum_j u_j (W B_j) D_j B_j'; gradients flow to D, and to W where it may move.
 
     Args:
         layer: Its weight and bias.
         offsets: D = Q - I of each related task, `[most, room, room]`; what is beyond its basis is not used.
         rail: Where the layer is held, and what it is scaled along.
+        felt: Takes what W's gradient has along the memory and lacks there, if the layer is asked for nothing else; None
+            leaves W's gradient complete.
     """
-    made: tuple[Tensor, Tensor | None] = Scale.apply(layer.weight, layer.bias, offsets, rail)
+    made: tuple[Tensor, Tensor | None] = Scale.apply(layer.weight, layer.bias, offsets, rail, felt)
     return made
 
 
 def answer_now(y: Tensor, x: Tensor, offsets: Tensor, rail: Rail, felt: Felt) -> Tensor:
     """Return what a linear layer would answer with the weights of `scaled_now`, from what it answers without them.
 
-    With fewer samples than outputs this is cheaper than making the weights. Gradients flow to x and D; that of W is the
-    plain layer's, and `felt` takes what else there is to know of it.
-
     Args:
         y: The layer's answers `[..., O]`.
         x: Its inputs `[..., I]`, without the 1 of the bias.
         offsets: As in `scaled_now`.
         rail: As in `scaled_now`.
-        felt: Filled in by the backward pass.
+        felt: As in `scaled_now`.
     """
     made: Tensor = Sense.apply(y, x, offsets, rail, felt)
     return made
@@ -163,11 +168,12 @@ class Scale(torch.autograd.Function):
         bias: Tensor | None,
         offsets: Tensor,
         rail: Rail,
+        felt: Felt | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the scaled weight and bias."""
         known, scales = rail.along.used(rail.held), rail.along.joined(offsets)
         ctx.save_for_backward(known, scales)
-        ctx.rail, ctx.biased = rail, bias is not None
+        ctx.rail, ctx.felt, ctx.biased = rail, felt, bias is not None
         return plus(weight, bias, known @ scales, rail.along.columns)
 
     @staticmethod
@@ -176,11 +182,14 @@ class Scale(torch.autograd.Function):
         """Return gradients of the weight, the bias and the offsets, from those of the scaled weight and bias."""
         known, scales = ctx.saved_tensors
         along, bias = ctx.rail.along, bias if ctx.biased else None
-        felt = inside(weight, bias, along.columns)
+        whole = inside(weight, bias, ctx.rail.memory)
+        felt = along.used(whole)
         through = ctx.rail.through(felt, scales)
-        if through is not None:
+        if ctx.felt is not None:
+            ctx.felt.add(whole, None if through is None else along.spread(through, whole))
+        elif through is not None:
             weight, bias = plus(weight, bias, through, along.columns)
-        return weight, bias, along.apart(known.T @ felt), None
+        return weight, bias, along.apart(known.T @ felt), None, None
 
 
 class Sense(torch.autograd.Function):

@@ -20,11 +20,12 @@ from torch.utils.hooks import RemovableHandle
 
 from lifelong.models.layers import Layer, layers, matrix, parts, width
 from lifelong.models.products import follow
-from lifelong.models.rails import Along, Felt, Rail, answer_now, scaled_now
+from lifelong.models.rails import Along, Felt, Rail, answer_now, cheaper, scaled_now
 from lifelong.models.records import Record
 from lifelong.types import Output
 
 State = dict[str, Any]
+PARTS = ("weight", "bias")
 
 
 def scaled(weight_OI: Tensor, basis_IK: Tensor, offset_KK: Tensor) -> Tensor:
@@ -100,9 +101,10 @@ class Scaling(nn.Module):
 
     def forward(self, model: nn.Module, x: Tensor, task: Tensor) -> Output:
         """Return what `model` says of inputs `[N, ...]`, each under its own task `[N]`."""
+        first = int(task[0])
+        if bool((task == first).all()):
+            return self._under(model, x, first, alone=True)
         tasks = task.unique().tolist()
-        if len(tasks) == 1:
-            return self._under(model, x, tasks[0], alone=True)
         rows = [(task == t).nonzero().flatten() for t in tasks]
         said = [self._under(model, x[own], t) for own, t in zip(rows, tasks, strict=True)]
         back = torch.cat(rows).argsort()
@@ -163,24 +165,27 @@ class Scaling(nn.Module):
     def _trained(self, model: nn.Module, x: Tensor, task: int, alone: bool) -> Output:
         """Answer for the task that is trained now; held coordinates count as constants.
 
-        Linear layers scale their answers if nothing but this batch goes through the model, other layers their weights.
+        Whichever is cheaper, a layer scales its weights or its answers to this batch.
         """
-        made: dict[str, Tensor] = {}
-        for name, layer in self.layers(model).items():
-            self.records[name].felt = Felt()
-            offsets = self._parameters.get(_key(name, task))
-            if offsets is None or not self.records[name].related.get(task):
-                continue
-            rail = self._rail(name, layer, task, offsets)
-            if alone and not isinstance(layer, nn.Conv2d):
-                self.running[name] = (rail, offsets)
-                continue
-            weight, bias = scaled_now(layer, offsets, rail)
-            made |= {f"{name}.weight": weight} if bias is None else {f"{name}.weight": weight, f"{name}.bias": bias}
+        swapped: list[tuple[dict[str, Any], str, Any]] = []
         try:
-            said: Output = functional_call(model, made, (x,)) if made else model(x)
+            for name, layer in self.layers(model).items():
+                felt = self.records[name].felt = Felt()
+                offsets = self._parameters.get(_key(name, task))
+                if offsets is None or not self.records[name].related.get(task):
+                    continue
+                rail = self._rail(name, layer, task, offsets)
+                if alone and cheaper(layer, len(x)):
+                    self.running[name] = (rail, offsets)
+                    continue
+                for part, t in zip(PARTS, scaled_now(layer, offsets, rail, felt if alone else None), strict=True):
+                    swapped.append((layer._parameters, part, layer._parameters[part]))  # as functional_call, but fast
+                    layer._parameters[part] = t  # type: ignore[assignment]
+            said: Output = model(x)
         finally:
             self.running = {}
+            for place, part, t in swapped:
+                place[part] = t
         return said
 
     def _rail(self, name: str, layer: Layer, task: int, offsets: Tensor) -> Rail:

@@ -14,7 +14,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
@@ -32,7 +31,7 @@ def summed(
     Args:
         model: Looks at each sample by itself (no batch statistics).
         rows: N samples on the model's device.
-        value: Of one sample: its output and class index -> scalar.
+        value: Of N samples, each by itself: their outputs and class indices -> `[N]`.
         fold: One of `FOLDS`.
 
     Returns:
@@ -57,7 +56,7 @@ def summed(
         with torch.enable_grad():
             out = model(rows.x, rows.task)
             logits = answered(model, out.logits, rows.task)
-            total = vmap(lambda z, said, y: value(Output(z, said), y))(out.features, logits, rows.y).sum()
+            total = value(Output(out.features, logits), rows.y).sum()
     finally:
         for hook in hooks:
             hook.remove()

@@ -107,7 +107,7 @@ def take_out(
     if weight is None:
         return None
     felt = inside(weight, bias, memory_IK) if felt_OK is None else felt_OK
-    part = felt.neg() if free_K is None else felt * free_K.to(felt).sub_(1)
+    part = felt.neg() if free_K is None else felt.masked_fill(free_K, 0.0).neg_()
     if outputs < len(felt):
         part[outputs:] = 0
     part = part if more_OK is None else part.add_(more_OK)

@@ -196,7 +196,7 @@ class CUBER(Strategy):
                 moved = record.held[: record.outputs].index_select(1, ids).sub_(anchor)
                 share = self.pull / max(float(moved.norm()), TINY)
                 pulls[name][: record.outputs].index_add_(1, ids, moved, alpha=share)
-        self.trust.correct(model, self.rate, pulls)
+        self.trust.correct(model, self.step_rate, pulls)
 
     def _free(self, name: str) -> None:
         """Free the columns of a layer's memory that no task in R1 or R2 holds."""

@@ -69,12 +69,12 @@ class GPM(Strategy):
 
     def project(self, model: nn.Module) -> None:
         """Take out of the gradients what old inputs would feel, if the step is a multiple of them."""
-        if not self.memory or self.rate is None:
+        if not self.memory or self.step_rate is None:
             return
         for name, layer in self._protected(model):
             moved = take_out(layer, self.memory[name], self.outputs[name])
             if moved is not None:
-                self.held[name] = follow(layer, self.memory[name], self.held[name]).add_(moved, alpha=-self.rate)
+                self.held[name] = follow(layer, self.memory[name], self.held[name]).add_(moved, alpha=-self.step_rate)
         self.others = others(model) if self.others is None else self.others
         for p in self.others.values():
             p.grad = None

@@ -76,7 +76,7 @@ class TRGP(Strategy):
             record = trust.scaling.records[name]
             chosen = related(record, mean, trust.finished, self.eps, trust.scaling.most)
             trust.scaling.relate(trust.task, name, chosen)
-        trust.correct(model, self.rate)
+        trust.correct(model, self.step_rate)
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""

@@ -95,7 +95,7 @@ def mean_gradient(
         return value(Output(out.features, answered(model, out.logits, task[None])), y[None])[0]
 
     each = vmap(grad(one), in_dims=(None, 0, 0, 0))
-    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    total: Importance = {}
     training = model.training
     model.eval()
     for start in range(0, len(batch), size):
@@ -103,8 +103,7 @@ def mean_gradient(
         part = summed(model, rows, value, fold)
         if part is None:
             part = {name: fold(g).sum(0) for name, g in each(weights, rows.x, rows.y, rows.task).items()}
-        for name, folded in part.items():
-            total[name] += folded
+        total = {name: total[name] + folded for name, folded in part.items()} if total else part
     model.train(training)
     return {name: t / len(batch) for name, t in total.items()}
 

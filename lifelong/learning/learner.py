@@ -150,12 +150,10 @@ class Learner:
         if len(self.labels) > self._room:
             self._grow()
         batch = batch.to(self.device) if self.device.type != "cpu" else batch
-        if self._parameters:
-            loss = self._descend(batch)
-        else:
+        loss = self._descend(batch) if self._parameters else 0.0
+        if not self._parameters:
             with torch.no_grad():
                 self.strategy.observe(self.model, batch, self.model(batch.x, batch.task))
-            loss = 0.0
         self.counters["steps"] += 1
         self.counters["samples"] += len(batch)
         return loss
@@ -280,16 +278,15 @@ class Learner:
             parameter.grad = None
         loss.backward()
         if strategy.by_gradient:
-            strategy.rate = straight(self._optimizer)
+            strategy.step_rate = straight(self._optimizer)
         strategy.project(model)
-        keeps = strategy.keeps_delta and strategy.rate is None
+        keeps = strategy.keeps_delta and strategy.step_rate is None
         before = {n: p.detach().clone() for n, p in self._parameters.items()} if keeps else {}
         self._optimizer.step()
         if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
-        new = out if mixed is batch else out[: len(batch)]
-        strategy.observe(model, batch, new)
+        strategy.observe(model, batch, out if mixed is batch else out[: len(batch)])
         return value
 
     def _check(self, x: Tensor) -> None:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.learning.inputs import answered
-from lifelong.learning.optimizers import trained
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Output
 
@@ -38,13 +37,14 @@ def summed(
         None if that cannot be had this way: weights elsewhere than in linear layers, or a layer that did not
         see each sample once.
     """
-    weights = trained(model)
-    parts = {name.rpartition(".")[0] for name in weights}
-    layers = {name: m for name, m in model.named_modules() if name in parts}
-    linear = {name: m for name, m in layers.items() if isinstance(m, nn.Linear | LinearHead)}
-    mine = {f"{name}.{part}" for name, m in linear.items() for part, _ in m.named_parameters(recurse=False)}
-    every = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    if fold not in FOLDS or not mine == every == set(weights):  # a weight under two names is used twice
+    every = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    layers = {name: model.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in every)}
+    if fold not in FOLDS or not all(isinstance(m, nn.Linear | LinearHead) for m in layers.values()):
+        return None
+    mine = {
+        f"{name}.{part}" for name, m in layers.items() for part in ("weight", "bias") if getattr(m, part) is not None
+    }
+    if mine != every.keys() or len(set(map(id, every.values()))) < len(every):  # under two names it is used twice
         return None
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
@@ -68,4 +68,4 @@ def summed(
         folded = fold(slope)
         found[f"{name}.weight"] = folded.T @ fold(given)
         found[f"{name}.bias"] = folded.sum(0)
-    return {name: found[name] for name in weights}
+    return {name: found[name] for name in every}

@@ -105,8 +105,8 @@ class Strategy:
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Edit the parameters in place after the optimizer's step.
 
-        Called only if `keeps_delta` is set and `step_rate` is None: `before` then holds copies of the trained parameters by
-        name.
+        Called only if `keeps_delta` is set and `step_rate` is None: `before` then holds copies of the trained
+        parameters by name.
         """
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:

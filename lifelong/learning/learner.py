@@ -16,7 +16,7 @@ from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
-from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
+from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
 from lifelong.types import Batch, Experience, Output
@@ -150,12 +150,10 @@ class Learner:
         if len(self.labels) > self._room:
             self._grow()
         batch = batch.to(self.device) if self.device.type != "cpu" else batch
-        if self._parameters:
-            loss = self._descend(batch)
-        else:
+        loss = self._descend(batch) if self._parameters else 0.0
+        if not self._parameters:
             with torch.no_grad():
                 self.strategy.observe(self.model, batch, self.model(batch.x, batch.task))
-            loss = 0.0
         self.counters["steps"] += 1
         self.counters["samples"] += len(batch)
         return loss
@@ -279,14 +277,16 @@ class Learner:
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None
         loss.backward()
+        if strategy.by_gradient:
+            strategy.step_rate = straight(self._optimizer)
         strategy.project(model)
-        before = {n: p.detach().clone() for n, p in self._parameters.items()} if strategy.keeps_delta else {}
+        keeps = strategy.keeps_delta and strategy.step_rate is None
+        before = {n: p.detach().clone() for n, p in self._parameters.items()} if keeps else {}
         self._optimizer.step()
-        if strategy.keeps_delta:
+        if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
-        new = out if mixed is batch else out[: len(batch)]
-        strategy.observe(model, batch, new)
+        strategy.observe(model, batch, out if mixed is batch else out[: len(batch)])
         return value
 
     def _check(self, x: Tensor) -> None:

@@ -59,6 +59,7 @@ class Part:
         name: Of the segment; empty for a part in memory.
         values: N payloads as dicts, None until somebody asked; kept for the newest rows only. May be longer.
         columns: The rows of each value of a payload key, of keys that somebody asked for.
+        spread: The rows of some of the spaces, where somebody asked for those and there are others.
     """
 
     vectors: Floats
@@ -73,6 +74,7 @@ class Part:
     name: str = ""
     values: list[Payload | None] | None = None
     columns: dict[str, dict[Token, Integers]] = field(default_factory=dict)
+    spread: dict[frozenset[int], Mask] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seqs)
@@ -128,6 +130,16 @@ class Part:
             masks.append(readable[self.codes])
         masks += [self._matching(key, value) for key, value in condition]
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
+
+    def among(self, codes: frozenset[int]) -> Mask | None:
+        """Return which rows `[N]` are of the spaces of those numbers, None for all; kept."""
+        here = self.present & codes
+        if here == self.present:
+            return None
+        mask = self.spread.get(here)
+        if mask is None:
+            mask = self.spread[here] = np.isin(self.codes, list(here))
+        return mask
 
     def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
         """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""

@@ -21,8 +21,8 @@ BLOCK = 256  # queries scored together, fewer where each wants so many hits that
 PAIRS = 2**22  # pairs of query and row in memory
 ROUNDING = 2.0**-24
 LEAST = -2.0  # less than any cosine, more than where there is no row
-Allowed = tuple[Part, Mask | None]
-Searched = tuple[Part, Mask | None, Floats]  # a part, its allowed rows, the queries at its width
+Allowed = tuple[Part, Mask | None, int]  # a part, its allowed rows, all of one width or wider than the queries
+Searched = tuple[Part, Mask | None, Doubles, Floats]  # the same with the queries for them: see `_at_width`
 
 
 @final
@@ -72,27 +72,35 @@ class FrozenView:
             )
         unit = inputs.unit(inputs.vectors(queries, space, "queries"))
         wanted = inputs.page(k, offset)
-        parts = self._searched(space.reads, inputs.condition(where))
+        parts = list(self._searched(space, inputs.condition(where)))
         hits: list[list[Hit]] = []
         block = min(BLOCK, PAIRS // min(wanted.stop, PAIRS, 1 + sum(self.rows.values())))
         for start in range(0, len(unit), block):
             hits += self._best(unit[start : start + block], wanted, parts, exact)
         return hits
 
-    def _searched(self, reads: frozenset[str], condition: Condition) -> list[Allowed]:
-        readable = np.array([name in reads for name in self.names], bool)
-        parts = [(part, part.allowed(readable, condition)) for part in self.parts]
-        return [(part, mask) for part, mask in parts if mask is None or mask.any()]
+    def _searched(self, space: Space, condition: Condition) -> Iterator[Allowed]:
+        """Yield each part once for each width of its rows: each width has queries of its own."""
+        readable = np.array([name in space.reads for name in self.names], bool)
+        compared = np.array([min(self.widths[name], space.dim) for name in self.names], np.int64)
+        for part in self.parts:
+            mask = part.allowed(readable, condition)
+            for width in sorted({int(compared[code]) for code in part.present if readable[code]}):
+                mine = part.among(frozenset(np.flatnonzero(compared == width).tolist()))
+                both = mask if mine is None else mine if mask is None else mask & mine
+                if both is None or both.any():
+                    yield part, both, width
 
     def _best(self, unit: Doubles, wanted: slice, parts: list[Allowed], exact: bool) -> list[list[Hit]]:
         """Return the hits of unit queries `[N, D]`: rough scores choose candidates, exact ones rank them."""
         if not parts:
             return [[] for _ in unit]
-        searched = [(part, mask, _at_width(unit, part.width)) for part, mask in parts]
+        searched = [(part, mask, *_at_width(unit, width, part.width)) for part, mask, width in parts]
         found = _candidates(searched, wanted.stop, exact)
         query, row = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         which = np.repeat(np.arange(len(found)), [len(rows) for _, rows in found])
-        score = np.concatenate([part.exact(r, unit[q]) for (part, *_), (q, r) in zip(searched, found, strict=True)])
+        scores = [part.exact(r, own[q]) for (part, _, own, _), (q, r) in zip(searched, found, strict=True)]
+        score = np.concatenate(scores)
         seq = np.concatenate([part.seqs[r] for (part, *_), (_, r) in zip(searched, found, strict=True)])
         order = np.lexsort((seq, -score, query))
         edges = np.searchsorted(query[order], np.arange(len(unit) + 1)).tolist()
@@ -120,11 +128,11 @@ def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Int
     left such a row out (equal vectors, mostly), and the part is scanned for all of them. A part with an index that
     may miss a few says that its list is complete.
     """
-    tops = [part.top(queries, k, mask, exact=exact) for part, mask, queries in searched]
+    tops = [part.top(queries, k, mask, exact=exact) for part, mask, _, queries in searched]
     error = (max(part.width for part, *_ in searched) + 8) * ROUNDING
     cut = _kth(np.concatenate([top.scores for top in tops], axis=1), k) - 2 * error
     found = []
-    for (part, mask, queries), top in zip(searched, tops, strict=True):
+    for (part, mask, _, queries), top in zip(searched, tops, strict=True):
         short = top.floor >= np.maximum(cut, LEAST)
         query, column = np.nonzero(top.scores >= np.where(short, np.inf, np.maximum(cut, LEAST))[:, None])
         pairs = [(query, top.rows[query, column])]
@@ -142,9 +150,19 @@ def _kth(scores: Floats, k: int) -> Doubles:
     return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k].astype(np.float64)
 
 
-def _at_width(unit: Doubles, width: int) -> Floats:
-    """Return `[N, D]` as float32 `[N, width]`: cut, or padded with zeros."""
+def _at_width(unit: Doubles, compared: int, width: int) -> tuple[Doubles, Floats]:
+    """Return the first `compared` coordinates of queries `[N, D]`, at length 1, and as float32 `[N, width]`.
+
+    A query that has nothing in them resembles no such row: it stays zero.
+    """
+    own = unit if compared == unit.shape[1] else _sliced(unit, compared)
     fitted = np.zeros((len(unit), width), np.float32)
-    shared = min(width, unit.shape[1])
-    fitted[:, :shared] = unit[:, :shared]
-    return fitted
+    fitted[:, :compared] = own
+    return own, fitted
+
+
+def _sliced(unit: Doubles, compared: int) -> Doubles:
+    own = unit[:, :compared].copy()
+    length = np.sqrt(np.einsum("nd,nd->n", own, own))
+    own /= np.where(length > 0, length, 1)[:, None]
+    return own

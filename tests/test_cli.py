@@ -11,7 +11,7 @@ from lifelong.streams.scenarios import SCENARIOS
 pytestmark = pytest.mark.slow  # together too long for `make fast`
 
 TRAIN = ["train", "--scenario", "split-fmnist-small", "--strategy", "replay", "--set", "capacity=100"]
-SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--incompatible", "--json"]
+SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--allow-major", "--json"]
 
 
 @pytest.fixture

@@ -340,7 +340,7 @@ def test_spaces_of_similar_width_share_a_segment(tmp_path, index, expected, monk
 def test_rows_of_all_widths_compete_by_their_own_cosine(tmp_path, index, monkeypatch):
     """Against numpy, one width after the other; with most of the query in its last coordinates padding would fail."""
     monkeypatch.setattr(indexes, "SMALL", 200)
-    widths, world, rows = (12, 16, 20), np.random.default_rng(5), {}
+    widths, rows = (12, 16, 20), {}
     spaces = [Space(f"s{width}", width, frozenset(f"s{w}" for w in widths)) for width in widths]
     with opened(tmp_path, index=index) as gallery:
         for at, space in enumerate(spaces):

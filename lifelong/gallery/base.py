@@ -84,6 +84,9 @@ class View(Protocol):
     def spaces(self) -> frozenset[str]:
         """Return the ids of the spaces that have rows in it."""
 
+    def stats(self) -> Stats:
+        """Return how much it holds."""
+
     def search(
         self,
         queries: Vectors,

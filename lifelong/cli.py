@@ -158,7 +158,9 @@ def data_get(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @REGISTRY
-@click.option("--measure", default="map", show_default=True, help="map or recall_at_1.")
+@click.option("--measure", default="map", show_default=True, help="map, recall_at_1 or recall_at_5.")
+@click.option("--gallery", default="rows", show_default=True, help="rows, or templates: the mean of each class.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG file for a heat map; needs matplotlib.")
 @DATA_ROOT
 @JSON
 def compat(**options: Any) -> None:  # noqa: ANN401

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lifelong import cli, plugins
+from lifelong.commands import compat
 from lifelong.streams.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.slow  # together too long for `make fast`
@@ -121,6 +122,39 @@ def test_compat_prints_the_matrix_of_all_versions(lifelong, trained):
     code, out, _ = lifelong("compat", trained / "registry", "--measure", "recall_at_1")
     assert code == 0
     assert "recall_at_1" in out
+    assert "C[t, k]" in out
+    lines = [line.split("│")[1:] for line in out.splitlines() if line.startswith("│") and "v" in line.split("│")[1]]
+    shown = [[float(cell.strip(" !")) for cell in line[1:] if cell.strip()] for line in lines]
+    assert [len(row) for row in shown] == [len(row) for row in said["matrix"]]
+
+
+def test_compat_embeds_the_images_once_for_each_version(lifelong, trained, monkeypatch):
+    """T extractions and not T^2, whatever is measured."""
+    calls, plain = [], compat.outputs
+    monkeypatch.setattr(compat, "outputs", lambda model, x: calls.append(len(x)) or plain(model, x))
+    for words in ([], ["--measure", "recall_at_5"], ["--measure", "recall_at_1", "--gallery", "templates"]):
+        calls.clear()
+        code, out, _ = lifelong("compat", trained / "registry", "--json", *words)
+        assert (code, len(calls), len(set(calls))) == (0, len(json.loads(out)["versions"]), 1)
+
+
+def test_compat_draws_the_matrix(lifelong, trained, tmp_path):
+    """A PNG of a size, and the same numbers beside it."""
+    code, out, _ = lifelong("compat", trained / "registry", "--picture", tmp_path / "new" / "c.png", "--json")
+    assert code == 0
+    assert (tmp_path / "new" / "c.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert json.loads(out)["measure"] == "map"
+
+
+def test_compat_says_what_it_cannot_measure(lifelong, trained):
+    for words, said in (
+        (["--measure", "recall"], "did you mean 'recall_at_5'"),
+        (["--gallery", "template"], "did you mean 'templates'"),
+        (["--gallery", "templates"], "use --measure recall_at_1"),
+    ):
+        code, _, err = lifelong("compat", trained / "registry", *words)
+        assert code == 2
+        assert said in err
 
 
 def test_a_damaged_version_is_found_and_named(lifelong, trained, tmp_path):

@@ -336,35 +336,6 @@ def test_spaces_of_similar_width_share_a_segment(tmp_path, index, expected, monk
     assert held == expected
 
 
-@pytest.mark.parametrize("index", ["flat", "ivf", "hnsw", "fp16"])
-def test_rows_of_all_widths_compete_by_their_own_cosine(tmp_path, index, monkeypatch):
-    """Against numpy, one width after the other; with most of the query in its last coordinates padding would fail."""
-    monkeypatch.setattr(indexes, "SMALL", 200)
-    widths, rows = (12, 16, 20), {}
-    spaces = [Space(f"s{width}", width, frozenset(f"s{w}" for w in widths)) for width in widths]
-    with opened(tmp_path, index=index) as gallery:
-        for at, space in enumerate(spaces):
-            names, vectors = ids(1000 * at, 1000 * at + 600), draw(600, space.dim, seed=at)
-            gallery.add(names, vectors, space)
-            rows |= dict(zip(names, vectors.astype(np.float64), strict=True))
-        gallery.compact()
-        queries = draw(40, 20, seed=9) * np.array([1.0] * 12 + [3.0] * 8, np.float32)
-        hits = gallery.search(queries, spaces[-1], 10)
-        exact = gallery.search(queries, spaces[-1], 10, exact=True)
-    assert len({hit.space for some in exact for hit in some}) == len(widths)
-    shares = []
-    for query, some, all_of_them in zip(queries.astype(np.float64), hits, exact, strict=True):
-        scores = {
-            name: query[: len(row)] @ row / np.linalg.norm(query[: len(row)]) / np.linalg.norm(row)
-            for name, row in rows.items()
-        }
-        best = sorted(scores, key=lambda name: -scores[name])[:10]
-        assert [hit.id for hit in all_of_them] == best
-        assert all(hit.score == pytest.approx(scores[hit.id], abs=1e-6) for hit in some)
-        shares.append(len({hit.id for hit in some} & set(best)) / 10)
-    assert np.mean(shares) >= (1.0 if index == "flat" else 0.97)
-
-
 def test_a_segment_is_as_wide_as_its_widest_living_row(tmp_path, monkeypatch):
     monkeypatch.setattr(indexes, "SMALL", 50)
     with opened(tmp_path, index="ivf") as gallery:

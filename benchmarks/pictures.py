@@ -55,9 +55,7 @@ def independent(seed: int) -> dict[str, list[float]]:
 def of_demo(path: Path, out: Path) -> None:
     """Draw what a demo measured."""
     said: dict[str, Any] = files.parse_json(files.read_file(path))
-    pictures.matrix(
-        out / "compatibility.png", said["cross_version"]["map"], "Mean average precision, framed where it is not above"
-    )
+    pictures.matrix(out / "compatibility.png", said["cross_version"]["map"], "Mean average precision across versions")
     found, alone = said["search_by_version"], independent(said["seed"])
     series = {
         "compatible versions, no row touched": found["compatible"]["as_stored"],
@@ -79,7 +77,7 @@ def of_swaps(path: Path, out: Path) -> None:
     encode = rows.get(FROZEN) or rows[SERVED]
     by = "EfficientNet-lite0 at 64 pixels" if FROZEN in rows else "the served network"
     swap = [rows[f"swap_{size}_seconds"] for size in sizes]
-    title = f"A swap beside a backfill ({by}: {encode / 1e3:.1f} ms a row, one thread)"
+    title = f"A swap beside a backfill\n({by}, {encode / 1e3:.2g} ms a row, one thread)"
     pictures.backfill(out / "backfill.png", sizes, swap, encode / 1e6, title)
 
 

@@ -10,7 +10,7 @@ from lifelong.errors import ConfigError
 
 Series = Mapping[str, Sequence[float]]
 GREEN, RED, GREY = "#2a7f62", "#c0504d", "#9aa5b1"
-COLOURS = (GREEN, RED, GREY, "#d9a441")
+LINES = ((GREEN, "-"), ("black", ":"), (GREY, "-"), (RED, "-"))
 
 
 def matrix(path: Path, values: Sequence[Sequence[float]], title: str) -> None:
@@ -49,9 +49,9 @@ def over_versions(path: Path, series: Series, title: str, ylabel: str) -> None:
     """Draw one line for each way of updating, over the versions; raises like `matrix`."""
 
     def draw(axes: Any) -> None:  # noqa: ANN401
-        for (name, values), colour in zip(series.items(), COLOURS, strict=False):
+        for (name, values), (colour, style) in zip(series.items(), LINES, strict=False):
             at = range(1, len(values) + 1)
-            axes.plot(at, values, marker="o", color=colour, label=name, linewidth=2)
+            axes.plot(at, values, style, marker="o", color=colour, label=name, linewidth=2)
             axes.annotate(f"{values[-1]:.2f}", (at[-1], values[-1]), (8, 0), textcoords="offset points", va="center")
         most = max(map(len, series.values()))
         axes.set(title=title, xlabel="live version", ylabel=ylabel, ylim=(0, 1.02), xlim=(0.8, most + 0.35))

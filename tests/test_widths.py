@@ -71,6 +71,22 @@ def test_a_query_with_nothing_in_the_coordinates_of_a_row_resembles_it_in_nothin
     assert [(hit.id, hit.score) for hit in hits] == [("old", 0.0)]
 
 
+def test_a_query_far_from_the_average_finds_the_rows_of_every_width_all_the_same(tmp_path, monkeypatch):
+    """One search of the mixed index would list wide rows only; it is noticed, and each width is searched for itself."""
+    monkeypatch.setattr(indexes, "SMALL", 200)
+    old, new = Space("old", 8), Space("new", 16, frozenset({"old"}))
+    with EmbeddedGallery(tmp_path, index="ivf", background=False) as gallery:
+        for at, space in enumerate((old, new)):
+            gallery.add([f"{at}-{i}" for i in range(3000)], draw(3000, space.dim, seed=at), space)
+        gallery.compact()
+        assert len(gallery.view().parts) == 1
+        queries = draw(50, 16, seed=7) * np.array([0.02] * 8 + [1.0] * 8, np.float32)
+        hits, best = (gallery.search(queries, new, 10, exact=exact) for exact in (False, True))
+    assert {hit.space for some in best for hit in some} == {"old", "new"}
+    shares = [len({h.id for h in a} & {h.id for h in b}) / 10 for a, b in zip(hits, best, strict=True)]
+    assert np.mean(shares) >= 0.97
+
+
 def test_rows_under_a_mixed_index_that_die_are_found_no_more(tmp_path, monkeypatch):
     """Width, removal and filter together: all three bar rows."""
     monkeypatch.setattr(indexes, "SMALL", 200)

@@ -65,7 +65,8 @@ def checks(report: Mapping[str, Any]) -> str:
         f"{name} x{passed.count(name)}" if passed.count(name) > 1 else name for name in dict.fromkeys(passed)
     )
     failed = "; ".join(c["detail"] for c in found if not c["passed"])
-    return f"passed: {names}" + (f" | FAILED: {failed}" if failed else "")
+    level = "MAJOR, gives up old rows; " if report.get("level") == "major" else ""
+    return f"{level}passed: {names}" + (f" | FAILED: {failed}" if failed else "")
 
 
 def _text(cell: object) -> str:

@@ -98,6 +98,10 @@ def test_registry_commands(lifelong, trained):
     listed = json.loads(out)
     versions = [v["version"] for v in listed["versions"]]
     assert listed["current"] == versions[-1]
+    levels = [v["level"] for v in listed["versions"]]
+    assert levels[0] == "minor"
+    assert set(levels[1:]) == {"major"}  # naive rehearsal under --allow-major, see SMALL
+    assert all("MAJOR" in e["why"] for e in listed["events"] if e["kind"] == "publish" and e["version"] > versions[0])
     _, out, _ = lifelong("registry", "show", root, versions[0], "--json")
     assert json.loads(out)["manifest"]["labels"] == ["T-shirt/top", "Trouser"]
     code, out, _ = lifelong("registry", "rollback", root, "--why", "a test")

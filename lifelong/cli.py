@@ -55,7 +55,7 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--measure", default="map", show_default=True, help="Of compatibility: map or recall_at_1.")
 @click.option("--max-accuracy-drop", default=0.02, show_default=True, help="Share that an update may cost over all.")
 @click.option("--max-forgetting", default=0.05, show_default=True, help="The same, on known classes among themselves.")
-@click.option("--incompatible", is_flag=True, help="Let a version go live that cannot read older spaces (major).")
+@click.option("--allow-major", is_flag=True, help="Let a version go live that cannot read older rows: a major release.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--threads", default=1, show_default=True, help="Of torch; small models are fastest with 1.")
 @DATA_ROOT
@@ -158,7 +158,9 @@ def data_get(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @REGISTRY
-@click.option("--measure", default="map", show_default=True, help="map or recall_at_1.")
+@click.option("--measure", default="map", show_default=True, help="map, recall_at_1 or recall_at_5.")
+@click.option("--gallery", default="rows", show_default=True, help="rows, or templates: the mean of each class.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG file for a heat map; needs matplotlib.")
 @DATA_ROOT
 @JSON
 def compat(**options: Any) -> None:  # noqa: ANN401

@@ -156,7 +156,9 @@ class Trainer:
             registry.refuse(snapshot, report)
             log.warning("refused candidate of experience %d: %s", index, "; ".join(report.reasons))
         else:
-            log.info("published version=%d experience=%d", version, index)
+            log.info("published version=%d experience=%d level=%s", version, index, snapshot.level)
+            if snapshot.level == "major":
+                log.warning("version=%d is a MAJOR release: not every row that was read can be read any more", version)
         facts = {"version": version, "experience": index, "space": snapshot.space.id, "report": report.as_dict()}
         self.progress.versions.append(facts)
         self._tell("published" if version else "refused", facts)

@@ -52,6 +52,13 @@ SERVING: tuple[Metric, ...] = (
     Metric("lifelong_gallery_rows", "gauge", "Rows in the gallery."),
     Metric("lifelong_gallery_unreadable_rows", "gauge", "Rows in spaces that the live version does not read."),
     Metric("lifelong_gallery_sequence", "gauge", "Number of the gallery's last commit."),
+    Metric("lifelong_embedding_effective_rank", "gauge", "Directions that the live version's features use, 1 to D."),
+    Metric("lifelong_embedding_norm_mean", "gauge", "Mean length of the live version's features."),
+    Metric("lifelong_embedding_norm_sd", "gauge", "Standard deviation of that length."),
+    Metric(
+        "lifelong_embedding_cosine_shift", "gauge", "1 - mean cosine with the features of the version before, 0 to 2."
+    ),
+    Metric("lifelong_embedding_cka", "gauge", "Linear alignment with the features of the version before, 0 to 1."),
 )
 
 

@@ -168,6 +168,7 @@ class Hits(Answer):
     space: str
     hits: list[list[Found]]
     unreadable: list[str]
+    unreadable_rows: int = Field(description="Rows in those spaces: nothing was found among them.")
 
 
 class Added(Answer):
@@ -209,6 +210,7 @@ class Published(BaseModel):
     """One version of the registry, and what the gate said of it."""
 
     version: int
+    level: str | None = Field(description="patch, minor, major (old rows cannot be read), or null: nobody judged it.")
     report: dict[str, Any] | None
 
 
@@ -217,7 +219,10 @@ class Versions(Answer):
 
     version: int | None  # type: ignore[assignment]  # this page answers before anything is live
     space: str | None
+    level: str | None
     labels: int
+    unreadable: int = Field(description="Rows of the gallery in spaces that the live version does not read.")
+    health: dict[str, float] = Field(description="Figures of the live version's embedding, as the gate found them.")
     retired: list[int]
     rejected: list[Refusal]
     pointer: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -83,13 +84,23 @@ def all_versions(runtime: Runtime, request_id: str) -> Versions:
         version=live.version if live else None,
         request_id=request_id,
         space=live.space.id if live else None,
+        level=live.level if live else None,
         labels=len(live.labels) if live else 0,
+        unreadable=unreadable(live, slot.shelf.view().stats().by_space) if live else 0,
+        health=dict(live.health) if live else {},
         retired=slot.retired,
         rejected=[Refusal(version=r.version, sha256=r.sha256, reason=r.reason[:1000]) for r in slot.rejected],
         pointer=slot.pointer.version if slot.pointer else None,
         total=len(numbers),
-        versions=[Published(version=n, report=_report(registry, n)) for n in numbers[:NEWEST]] if registry else [],
+        versions=[_published(registry, n) for n in numbers[:NEWEST]] if registry else [],
     )
+
+
+def _published(registry: Registry, version: int) -> Published:
+    level = None
+    with suppress(ArtifactError, NotFound):  # its report says what is wrong
+        level = registry.manifest(version)["level"]
+    return Published(version=version, level=level, report=_report(registry, version))
 
 
 def _report(registry: Registry, version: int) -> dict[str, Any] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
 from typing import final
 
 from lifelong.errors import Unavailable
+from lifelong.release.health import FIGURES
 from lifelong.release.registry import Registry
 from lifelong.telemetry import Telemetry
 from serving.live import unreadable
@@ -156,6 +158,9 @@ class Runtime:
             ("lifelong_gallery_sequence", stats.sequence),
         ):
             self.telemetry.gauge(name, value)
+        health = slot.live.health if slot.version else {}
+        for name in FIGURES:
+            self.telemetry.gauge(f"lifelong_embedding_{name}", health.get(name, math.nan))
 
     def _end_if_orphaned(self) -> None:
         """Stop when the master was killed: an orphan would keep the port and the gallery's lock for ever."""

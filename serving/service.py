@@ -112,6 +112,7 @@ class Endpoints:
             space=live.space.id,
             hits=[[forms.Found(**asdict(hit)) for hit in row] for row in hits],
             unreadable=live.unreadable(),
+            unreadable_rows=live.unreadable_rows(),
         )
 
     @endpoint("/v1/gallery/add")

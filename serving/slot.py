@@ -27,7 +27,7 @@ import torch
 from lifelong.errors import LifelongError, NotFound, Unavailable
 from lifelong.release.registry import Pointer, Registry
 from serving.lastgood import LastGood
-from serving.live import Floats, Live, check_succession, prepare
+from serving.live import Floats, Live, check_succession, prepare, unreadable
 from serving.rejected import Rejection, Rejections, reason
 from serving.shelf import Shelf
 
@@ -172,28 +172,37 @@ class Slot:
             key = (version, sha256)
             if key in self._rejected or (self._live and (self._live.version, self._live.sha256) == key):
                 return
-            candidate = self._retired.get(key) or prepare(registry.load(version), version, sha256)
+            kept = self._retired.get(key)
+            if kept:  # later versions may have proven since that it reads them
+                candidate = replace(kept, space=registry.space(version))
+            else:
+                candidate = prepare(registry.load(version), version, sha256)
             loaded = True
-            self._replace(candidate, remembered)
+            lost = self._replace(candidate, remembered, lambda: registry.breaks(version, before or remembered))
         except Exception as error:  # noqa: BLE001 - whatever a bad artifact raises, the live version stays
             self._reject(Rejection(version, sha256, reason(error), again=loaded or isinstance(error, OSError)))
             return
         outcome, seconds = "rollback" if version < (before or 0) else "live", time.perf_counter() - started
         self.observer.swapped(outcome, seconds)
         log.info("version=%d is live outcome=%s seconds=%.3f space=%s", version, outcome, seconds, candidate.space.id)
+        if lost:
+            log.warning("version=%d level=%s cannot read %d rows of the gallery", version, candidate.level, lost)
         self._last_good.write(version)
 
-    def _replace(self, candidate: Live, remembered: int | None) -> None:
+    def _replace(self, candidate: Live, remembered: int | None, major: Callable[[], bool]) -> int:
+        """Let it answer from now on, and return how many rows of the gallery it cannot read."""
         with self._flip:
             old, known = self._live, (self.version or remembered or 0)
             back = candidate.version < known or (old is None and candidate.version == known)
-            check_succession(candidate, old, self.shelf.view().stats().by_space, back=back)
+            rows = self.shelf.view().stats().by_space
+            check_succession(candidate, old, rows, back=back, major=major)
             self._live = candidate
         self._retired.pop((candidate.version, candidate.sha256), None)
         if old is not None:
             self._retired[old.version, old.sha256] = old
         while len(self._retired) > self.keep:
             self._retired.popitem(last=False)
+        return unreadable(candidate, rows)
 
     def _reject(self, rejection: Rejection) -> None:
         self._rejected.put(rejection)

@@ -69,7 +69,7 @@ KEPT_APART = {
     "ray": {"lifelong/adapters/ray.py"},
     "torchvision": {"lifelong/data.py"},
     "sklearn": {"lifelong/data.py"},
-    "matplotlib": {"lifelong/commands/demo_report.py"},
+    "matplotlib": {"lifelong/commands/demo_report.py", "lifelong/commands/pictures.py"},
     "faiss": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},

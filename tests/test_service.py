@@ -168,6 +168,29 @@ def test_versions_tell_what_happened(client, registry, kit, tmp_path):
     assert told["versions"][1]["report"] == report.as_dict()
 
 
+def test_a_major_release_is_told_in_every_answer_and_the_health_of_what_is_live(client, registry, kit):
+    """Search, versions and metrics: how many rows cannot be read, the level, and the figures of the manifest."""
+    from dataclasses import replace
+
+    checked(client.post("/v1/gallery/add", json={"ids": ["a", "b"], "x": [X[0], X[0]]}))
+    told = checked(client.post("/v1/search", json={"x": X}))
+    assert (told["unreadable"], told["unreadable_rows"]) == ([], 0)
+    health = {"embedding_effective_rank": 3.5, "embedding_cka": 0.25}
+    registry.publish(replace(kit.numbered(2), level="major", metrics=health))
+    wait(lambda: client.runtime.version() == 2)
+    told = checked(client.post("/v1/search", json={"x": X}))
+    versions = checked(client.get("/v1/versions"))
+
+    assert (len(told["unreadable"]), told["unreadable_rows"], told["hits"][0]) == (1, 2, [])
+    assert (versions["level"], versions["unreadable"]) == ("major", 2)
+    assert versions["health"] == {"effective_rank": 3.5, "cka": 0.25}
+    assert [each["level"] for each in versions["versions"]] == ["major", None]
+    wait(lambda: b"lifelong_embedding_effective_rank 3.5" in client.get("/metrics").content)
+    shown = client.get("/metrics").text
+    assert "lifelong_embedding_cka 0.25" in shown
+    assert "lifelong_embedding_norm_mean NaN" in shown  # nobody measured it
+
+
 def test_a_swap_is_seen_by_the_next_request(client, registry, kit):
     """Body, head and content change together."""
     registry.publish(kit.numbered(2, reads=[kit.numbered(1)]))

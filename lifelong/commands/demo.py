@@ -204,7 +204,10 @@ class Demo:
         changed = sum(now.get(key) != value for key, value in self.written.items())
         test = self._test()
         matrices = {m: cross(snapshots, test, self.data.classes, m) for m in ("map", "recall_at_1")}
-        models = [snapshot.build() for snapshot in snapshots]
+        models, plain = [snapshot.build() for snapshot in snapshots], self._plain_models()
+        over = {
+            name: demo_report.by_version(m, self.rows, test) for name, m in (("compatible", models), ("plain", plain))
+        }
         return {
             "requests": traffic["requests"],
             "failed": traffic["failed"],
@@ -225,8 +228,9 @@ class Demo:
             "search_over_http": searched,
             "search": {
                 **demo_report.searched("compatible", models, self.rows, test),
-                **demo_report.searched("plain", self._plain_models(), self.rows, test),
+                **demo_report.searched("plain", plain, self.rows, test),
             },
+            "search_by_version": over,
             "data": self.data.facts(),
             "seed": self.seed,
         }

@@ -1,8 +1,9 @@
 """What every gallery promises: vectors go in once, keep the space that made them, and are found by exact id.
 
-The score of a query `q` against a row `x` is the zero-padded cosine on the leading coordinates,
-`q[:d] . x[:d] / (|q| |x|)` with `d = min(len(q), len(x))`: the shorter of the two is read as if it ended in
-zeros, and neither norm is taken anew. Equal scores are told apart by age: the older row comes first.
+The score of a query `q` against a row `x` is the cosine of the row with as many leading coordinates of the query,
+`q[:d] . x[:d] / (|q[:d]| |x|)` with `d = min(len(q), len(x))`: a narrower row, which an older version wrote, is not
+charged for what it has no coordinates for. A row that is wider than the query is read without its last coordinates;
+its length is that of all. Equal scores are told apart by age: the older row comes first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Hit:
 
     Args:
         id: Id of the row.
-        score: Zero-padded cosine in -1..1, rounded to float32.
+        score: Cosine in -1..1 on the coordinates that query and row have both, rounded to float32.
         space: Id of the space that made the row.
         payload: The caller's own copy of what was stored with it.
     """
@@ -82,6 +83,9 @@ class View(Protocol):
     @property
     def spaces(self) -> frozenset[str]:
         """Return the ids of the spaces that have rows in it."""
+
+    def stats(self) -> Stats:
+        """Return how much it holds."""
 
     def search(
         self,

@@ -59,6 +59,7 @@ class Part:
         name: Of the segment; empty for a part in memory.
         values: N payloads as dicts, None until somebody asked; kept for the newest rows only. May be longer.
         columns: The rows of each value of a payload key, of keys that somebody asked for.
+        spread: The rows of some of the spaces, where somebody asked for those and there are others.
     """
 
     vectors: Floats
@@ -73,6 +74,7 @@ class Part:
     name: str = ""
     values: list[Payload | None] | None = None
     columns: dict[str, dict[Token, Integers]] = field(default_factory=dict)
+    spread: dict[frozenset[int], Mask] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seqs)
@@ -129,10 +131,24 @@ class Part:
         masks += [self._matching(key, value) for key, value in condition]
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 
+    def among(self, codes: frozenset[int]) -> Mask | None:
+        """Return which rows `[N]` are of the spaces of those numbers, None for all; kept."""
+        here = self.present & codes
+        if here == self.present:
+            return None
+        mask = self.spread.get(here)
+        if mask is None:
+            mask = self.spread[here] = np.isin(self.codes, list(here))
+        return mask
+
+    def count(self, mask: Mask | None) -> int:
+        """Return how many rows a mask allows."""
+        return len(self) if mask is None else int(np.count_nonzero(mask))
+
     def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
         """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
-        barred = 0 if mask is None else len(self) - int(np.count_nonzero(mask))
-        left = len(self) - barred
+        left = self.count(mask)
+        barred = len(self) - left
         if self.values is not None or (barred > SPARE and left <= GATHER):
             return self._gathered(queries, k + SLACK, mask)
         if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask)):
@@ -153,14 +169,14 @@ class Part:
         found = self.vectors @ query >= score
         return np.flatnonzero(found if mask is None else found & mask)
 
-    def exact(self, rows: Integers, queries: Doubles) -> Floats:
-        """Return the scores of row `rows[i]` against unit query `queries[i]`, in float64 and then rounded.
+    def exact(self, rows: Integers, queries: Doubles, lengths: Doubles) -> Floats:
+        """Return the scores of row `rows[i]` against `queries[i]` of length `lengths[i]`, in float64 and then rounded.
 
         Equal vectors get equal scores wherever they lie: einsum adds each row up in the same order.
         """
         shared = min(self.width, queries.shape[1])
         mine = self.vectors[rows, :shared].astype(np.float64)
-        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared]))
+        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared])) / lengths
         rounded: Floats = score.clip(-1, 1).astype(np.float32)
         return rounded
 

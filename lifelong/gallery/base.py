@@ -118,6 +118,22 @@ class Gallery(Protocol):
             SpaceError: The space is known with another width or family; nothing is stored.
         """
 
+    def renew(self, rows: Sequence[Row], vectors: Vectors, space: Space) -> int:
+        """Store new vectors for rows, all at once; a row that was removed or overwritten since it was read is left.
+
+        Args:
+            rows: As they were read; ids and payloads stay.
+            vectors: `[N, D]`, as for `add`.
+            space: What made them.
+
+        Returns:
+            How many were renewed, durably by now.
+
+        Raises:
+            DataError: As for `add`.
+            SpaceError: As for `add`.
+        """
+
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows durably and return how many of them were there."""
 

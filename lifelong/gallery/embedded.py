@@ -129,6 +129,16 @@ class EmbeddedGallery:
                 self._show(lambda: self.memory.put(names, seqs, space.id, array, texts, dead))
             return self._view.sequence
 
+    def renew(self, rows: Sequence[Row], vectors: Vectors, space: Space) -> int:
+        """Store new vectors for those of `rows` that are still as they were read; see `Gallery.renew`."""
+        names, array, _ = inputs.renewed(rows, vectors, space)
+        with self._mutex:
+            self._writable()
+            now = self._store.get(names)
+            same = [i for i, row in enumerate(rows) if row.id in now and now[row.id][0] == row.seq]
+            self.add([names[i] for i in same], array[same], space, [rows[i].payload for i in same])
+            return len(same)
+
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows, all at once and durably; return how many of them were there."""
         wanted = list(dict.fromkeys(inputs.names(ids)))

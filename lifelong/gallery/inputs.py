@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lifelong.errors import DataError, SpaceError
-from lifelong.gallery.base import Payload, Value, Vectors, Where
+from lifelong.gallery.base import Payload, Row, Value, Vectors, Where
 from lifelong.types import Space
 
 Token = tuple[bool, Value]
@@ -80,6 +80,13 @@ def added(
     if len(array) != len(known):
         raise DataError(f"need one vector for each id, got {len(known)} ids and {len(array)} vectors")
     return known, array, texts(payload, known)
+
+
+def renewed(
+    rows: Sequence[Row], values: Vectors, space: Space
+) -> tuple[list[str], Floats, list[str]]:
+    """Return ids, new vectors `[N, D]` and payloads as JSON of rows that were read, or raise what is wrong."""
+    return added([row.id for row in rows], values, space, [row.payload for row in rows])
 
 
 def unit(values: Floats) -> Doubles:

@@ -113,7 +113,13 @@ class PgVectorHNSW(PgVector):
     large = 200
 
 
-BACKENDS = {"memory": Memory, "faiss": Faiss, "faiss-ivf": FaissIVF, "pgvector": PgVector, "pgvector-hnsw": PgVectorHNSW}
+BACKENDS = {
+    "memory": Memory,
+    "faiss": Faiss,
+    "faiss-ivf": FaissIVF,
+    "pgvector": PgVector,
+    "pgvector-hnsw": PgVectorHNSW,
+}
 STARTED = [pytest.param(name, marks=[pytest.mark.e2e] if name.startswith("pg") else []) for name in BACKENDS]
 
 

@@ -46,7 +46,11 @@ class Indexer:
         """Start beside the caller if there is something to do."""
         due = self.due(known) if self._background and not self._closing else []
         with self._mutex:
-            if max((space.rows for space in due), default=0) > 1.5 * self._failed and self._idle() and not self._closing:
+            if (
+                max((space.rows for space in due), default=0) > 1.5 * self._failed
+                and self._idle()
+                and not self._closing
+            ):
                 self._thread = threading.Thread(target=self._work, args=(due,), name="gallery-index")
                 self._thread.start()
 
@@ -88,10 +92,8 @@ class Indexer:
                 if found is not None and not found[0]:
                     connection.execute(f"DROP INDEX CONCURRENTLY {name}".encode())
                 if found is None or not found[0]:
-                    connection.execute(
-                        f"CREATE INDEX CONCURRENTLY {name} ON items "
-                        f"USING hnsw ((vec::vector({space.dim})) vector_cosine_ops) WHERE space = {space.number}".encode()
-                    )
+                    of = f"((vec::vector({space.dim})) vector_cosine_ops) WHERE space = {space.number}"
+                    connection.execute(f"CREATE INDEX CONCURRENTLY {name} ON items USING hnsw {of}".encode())
             finally:
                 with self._mutex:
                     self._building = None
@@ -104,4 +106,6 @@ class Indexer:
         except Exception:
             if not self._closing:
                 self._failed = max(space.rows for space in due)
-                log.exception("an index of the gallery could not be made; it is searched without, and tried again later")
+                log.exception(
+                    "an index of the gallery could not be made; it is searched without, and tried again later"
+                )

@@ -82,9 +82,7 @@ def added(
     return known, array, texts(payload, known)
 
 
-def renewed(
-    rows: Sequence[Row], values: Vectors, space: Space
-) -> tuple[list[str], Floats, list[str]]:
+def renewed(rows: Sequence[Row], values: Vectors, space: Space) -> tuple[list[str], Floats, list[str]]:
     """Return ids, new vectors `[N, D]` and payloads as JSON of rows that were read, or raise what is wrong."""
     return added([row.id for row in rows], values, space, [row.payload for row in rows])
 
@@ -145,6 +143,16 @@ def page(k: int, offset: int) -> slice:
     if isinstance(offset, bool) or not isinstance(offset, int | np.integer) or offset < 0:
         raise DataError(f"offset must be an integer of at least 0, got {offset!r}")
     return slice(int(offset), int(offset) + count(k))
+
+
+def position(offset: object) -> tuple[str, int] | None:
+    """Return name and position of a stream, None for None, or raise DataError if it is neither."""
+    match offset:
+        case None:
+            return None
+        case (str(name), int(reached)) if not isinstance(reached, bool) and -(2**63) <= reached < 2**63:
+            return _name(name), reached
+    raise DataError(f"an offset is the name of a stream and a whole number, got {offset!r}")
 
 
 def _name(value: object) -> str:

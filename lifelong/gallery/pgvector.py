@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, final
 
-import numpy as np
-
-from lifelong.errors import ConfigError, DataError, Unavailable
-from lifelong.gallery import inputs
+from lifelong.errors import ConfigError, Unavailable
+from lifelong.gallery import driver, inputs
 from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
 from lifelong.types import Space
 
@@ -65,7 +61,7 @@ class PgVectorGallery:
                 f"need a connection string, a schema, large >= 1 and effort in 1..1000, got {len(dsns)} connection "
                 f"strings, schema={schema!r}, large={large} and effort={effort}"
             )
-        parts = _parts()
+        parts = driver.parts()
         self.readonly, self._closed = readonly, False
         self._ask: Any = parts["statements"]
         databases = [parts["postgres"].Database(one, schema, effort=effort, readonly=readonly) for one in dsns]
@@ -118,7 +114,7 @@ class PgVectorGallery:
             Unavailable: A server does not answer. If it broke off in the middle, adding the same rows again is safe.
         """
         names, array, texts = inputs.added(ids, vectors, space, payload)
-        source = _source(offset)
+        source = inputs.position(offset)
         self._writable()
         if names or source:
             with self._shards.change() as change:
@@ -168,7 +164,7 @@ class PgVectorGallery:
         """Return the row of each id, None where there is none."""
         names = inputs.names(ids)
         found = {row.id: row for row in self._ask.got(self.view(), list(dict.fromkeys(names)))}
-        return [replace(found[name], vector=found[name].vector.copy()) if name in found else None for name in names]
+        return [found.get(name) for name in names]
 
     def rows(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Return up to `limit` rows whose sequence number is above `after`, oldest first."""
@@ -248,23 +244,3 @@ class PgVectorGallery:
         self._open()
         if self.readonly:
             raise ConfigError(f"gallery {self.name} is open readonly; open it without readonly=True to write")
-
-
-def _source(offset: Any) -> tuple[str, int] | None:  # noqa: ANN401 - checked here
-    if offset is None:
-        return None
-    match offset:
-        case (str(name), int(position)) if name and "\0" not in name and not isinstance(position, bool):
-            return inputs.names([name])[0], position
-    raise DataError(f"an offset is the name of a stream and a whole number, got {offset!r}")
-
-
-def _parts() -> dict[str, ModuleType]:
-    """Return the modules that need psycopg, which is installed only where somebody asked for it."""
-    try:
-        from lifelong.gallery import hnsw, postgres, shards, statements, tables
-    except ImportError as error:
-        raise ConfigError(
-            f"a gallery in PostgreSQL needs psycopg ({error}); install it: pip install 'lifelong[pgvector]'"
-        ) from error
-    return {"hnsw": hnsw, "postgres": postgres, "shards": shards, "statements": statements, "tables": tables}

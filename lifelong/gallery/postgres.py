@@ -20,6 +20,9 @@ from lifelong.gallery.inputs import Floats
 IDLE = 8  # connections kept for the next call
 OLDEST = (0, 8)  # pgvector from which on a scan goes on until it has found enough (`hnsw.iterative_scan`)
 SECONDS = "10"  # to wait for a server, unless the connection string says
+DURABLE = """
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
 Connection = psycopg.Connection[Any]
 Made = TypeVar("Made")
 
@@ -71,7 +74,10 @@ class Database:
 
     def __init__(self, dsn: str, schema: str, *, effort: int, readonly: bool) -> None:
         self.name, self.schema = described(dsn), schema
-        self._settings = {"connect_timeout": SECONDS, "application_name": "lifelong"} | conninfo.conninfo_to_dict(dsn)
+        self._settings: dict[str, Any] = {
+            "connect_timeout": SECONDS,
+            "application_name": "lifelong",
+        } | conninfo.conninfo_to_dict(dsn)
         self._effort, self._readonly = effort, readonly
         self._mutex = threading.Lock()
         self._idle: list[Connection] = []
@@ -142,10 +148,12 @@ class Database:
             connection.close()
 
     def _connected(self) -> Connection:
-        made = psycopg.connect(**self._settings, autocommit=True, prepare_threshold=None)  # type: ignore[arg-type]
+        made = psycopg.connect(**self._settings, autocommit=True, prepare_threshold=None)
         try:
             self._extension(made)
             made.execute(f"SET hnsw.iterative_scan = relaxed_order; SET hnsw.ef_search = {self._effort}")
+            # Acknowledged is on the disk: a server may be set to something stronger, but not to less.
+            made.execute(DURABLE)
             if self._readonly:
                 made.execute("SET default_transaction_read_only = on")
             kind = TypeInfo.fetch(made, "vector")

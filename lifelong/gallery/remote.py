@@ -137,7 +137,7 @@ class RemoteView:
         text, values = _statement(widths, quick, full, k + SLACK, condition)
         values["sequence"] = self.sequence
 
-        def run(place: int, connection: Connection) -> list[Found]:
+        def run(_: int, connection: Connection) -> list[Found]:
             with connection.cursor(binary=True) as cursor:
                 return cursor.execute(text.encode(), values).fetchall()
 

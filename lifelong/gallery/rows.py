@@ -30,7 +30,9 @@ def scaled(vectors: Floats) -> tuple[Floats, Integers]:
     made = np.ldexp(vectors, -powers[:, None]).astype(np.float32)
     same = (np.ldexp(made, powers[:, None]) == vectors).all(axis=1)
     if not same.all():
-        raise DataError(f"vectors must hold numbers of similar size, got tiny and huge ones in row {int(same.argmin())}")
+        raise DataError(
+            f"vectors must hold numbers of similar size, got tiny and huge ones in row {int(same.argmin())}"
+        )
     return made, powers
 
 

@@ -26,6 +26,9 @@ INSERT INTO items SELECT {ITEM} FROM history WHERE ended > %(sequence)s AND seq 
 DELETE FROM history WHERE ended > %(sequence)s;
 UPDATE state SET sequence = %(sequence)s
 """
+NEW_SPACE = """
+INSERT INTO spaces SELECT coalesce(max(number) + 1, 0), %s, %s, %s, 0, false FROM spaces RETURNING number
+"""
 PURGE = """
 WITH gone AS (
     DELETE FROM history WHERE moment < clock_timestamp() - make_interval(secs => %s) AND ended <= %s RETURNING ended
@@ -67,10 +70,7 @@ class Change:
         """
         known = self.lead.execute("SELECT number, dim, family FROM spaces WHERE id = %s", (space.id,)).fetchone()
         if known is None:
-            query = (
-                "INSERT INTO spaces SELECT coalesce(max(number) + 1, 0), %s, %s, %s, 0, false FROM spaces RETURNING number"
-            )
-            known = self.lead.execute(query, (space.id, space.dim, space.family)).fetchone()
+            known = self.lead.execute(NEW_SPACE, (space.id, space.dim, space.family)).fetchone()
         elif known[1:] != (space.dim, space.family):
             raise SpaceError(
                 f"space {space.id!r} is stored with dim={known[1]} and family={known[2]!r}, "

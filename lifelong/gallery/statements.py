@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lifelong.gallery.base import Row
 from lifelong.gallery.inputs import Floats
@@ -96,9 +96,7 @@ def numbers(change: Change, shards: Shards, names: list[str]) -> dict[str, int]:
 
 def moved(change: Change, source: str, position: int) -> None:
     """Note how far a stream is in the gallery."""
-    query = (
-        "INSERT INTO offsets VALUES (%s, %s) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
-    )
+    query = "INSERT INTO offsets VALUES (%s, %s) ON CONFLICT (source) DO UPDATE SET position = excluded.position"
     change.lead.execute(query, (source, position))
 
 
@@ -129,8 +127,8 @@ def paged(view: RemoteView, after: int, limit: int) -> list[Row]:
     return sorted(found, key=lambda one: one.seq)[:limit]
 
 
-def _rows(view: RemoteView, connection: Connection, query: str, values: dict[str, object]) -> list[Row]:
+def _rows(view: RemoteView, connection: Connection, query: str, values: Mapping[str, object]) -> list[Row]:
     names = {space.number: name for name, space in view.known.items()}
     with connection.cursor(binary=True) as cursor:
-        found = cursor.execute(query.encode(), values | {"sequence": view.sequence}).fetchall()
+        found = cursor.execute(query.encode(), {**values, "sequence": view.sequence}).fetchall()
     return [row((name, seq, names[number], *rest)) for name, seq, number, *rest in found]

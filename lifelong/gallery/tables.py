@@ -91,11 +91,13 @@ def _check(database: Database, about: dict[str, str], facts: dict[str, str], *, 
     if not version.isdigit():
         raise ArtifactError(f"the tables of {database.name} are not those of a gallery; choose another database")
     if int(version) != VERSION:
-        raise ArtifactError(f"gallery {database.name} has layout {version}, this release reads {VERSION}; update lifelong")
+        raise ArtifactError(
+            f"gallery {database.name} has layout {version}, this release reads {VERSION}; update lifelong"
+        )
     if (about["place"], about["databases"]) != (facts["place"], facts["databases"]):
         raise ConfigError(
-            f"gallery {database.name} is number {int(about['place']) + 1} of {about['databases']} databases, got it as "
-            f"number {int(facts['place']) + 1} of {facts['databases']}; give all of them, in the order of the first time"
+            f"gallery {database.name} is number {int(about['place']) + 1} of {about['databases']} databases, got it "
+            f"as number {int(facts['place']) + 1} of {facts['databases']}; give all, in the order of the first time"
         )
     if not first and about["gallery"] != facts["gallery"]:
         raise ConfigError(f"{database.name} belongs to another gallery than the databases before it")

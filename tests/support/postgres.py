@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OTHERS = ("postgres", "nobody")  # who runs the server where we are root
-OPTIONS = {"fsync": "on", "listen_addresses": "''", "max_connections": "60", "shared_buffers": "32MB"}
+# Killed processes lose nothing that the kernel has: only a power cut would need fsync.
+OPTIONS = {"fsync": "off", "listen_addresses": "''", "max_connections": "60", "shared_buffers": "32MB"}
 
 
 class Server:
@@ -69,9 +70,9 @@ class Server:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Stop it, without waiting for its clients."""
+        """Stop it at once: nothing in it is needed any more."""
         if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.send_signal(signal.SIGQUIT)
             self.process.wait(60)
 
     def _run(self, program: str, *arguments: str) -> None:

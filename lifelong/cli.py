@@ -71,6 +71,7 @@ def train(**options: Any) -> None:  # noqa: ANN401
 @cli.command()
 @click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose live version is served.")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the gallery.")
+@click.option("--gallery", envvar="LIFELONG_GALLERY", default="", help="PostgreSQL instead of the folder: its URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
 def serve(**options: Any) -> None:  # noqa: ANN401

@@ -83,6 +83,9 @@ class View(Protocol):
     def spaces(self) -> frozenset[str]:
         """Return the ids of the spaces that have rows in it."""
 
+    def stats(self) -> Stats:
+        """Return how much it holds; what a process refused is known to the gallery only."""
+
     def search(
         self,
         queries: Vectors,

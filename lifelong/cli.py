@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.errors import LifelongError
@@ -169,6 +170,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
+cli.add_command(gallery)
 cli.add_command(registry)
 
 

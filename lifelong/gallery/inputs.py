@@ -55,13 +55,7 @@ def vectors(values: Vectors, space: Space, what: str = "vectors") -> Floats:
     Raises:
         DataError: They are not floating point, of another shape, not finite, or a row is zero.
     """
-    array = _array(values, what)
-    if array.ndim != 2 or array.shape[1] != space.dim:
-        raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
-    if array.dtype != np.float32:
-        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
-            array = array.astype(np.float32)
-    array = np.ascontiguousarray(array)
+    array = _shaped(values, space, what)
     if not np.isfinite(array).all():
         finite = np.isfinite(array).all(axis=1)
         raise DataError(f"{what} must be finite, got NaN or infinity in row {int(finite.argmin())}; check the model")
@@ -80,6 +74,17 @@ def added(
     if len(array) != len(known):
         raise DataError(f"need one vector for each id, got {len(known)} ids and {len(array)} vectors")
     return known, array, texts(payload, known)
+
+
+def queries(values: Vectors, space: Space) -> Doubles:
+    """Return queries `[N, space.dim]` at length 1 in float64, or raise what is wrong with them; see `vectors`."""
+    array = _shaped(values, space, "queries")
+    wide = array.astype(np.float64)
+    length = np.sqrt(np.einsum("nd,nd->n", wide, wide))  # of float32 numbers: it neither overflows nor becomes zero
+    if not ((length > 0) & (length < np.inf)).all():
+        vectors(array, space, "queries")
+    wide /= length[:, None]
+    return wide
 
 
 def renewed(rows: Sequence[Row], values: Vectors, space: Space) -> tuple[list[str], Floats, list[str]]:
@@ -174,6 +179,17 @@ def _encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shaped(values: Vectors, space: Space, what: str) -> Floats:
+    """Return `values` as contiguous float32 `[N, space.dim]`, whatever numbers they hold."""
+    array = _array(values, what)
+    if array.ndim != 2 or array.shape[1] != space.dim:
+        raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
+            array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
 
 
 def _array(values: Vectors, what: str) -> np.ndarray[Any, Any]:

@@ -87,7 +87,7 @@ class RemoteView:
                 f"space {space.id!r} is stored with dim={known.dim}, got dim={space.dim}; "
                 "give another model another space id"
             )
-        unit = inputs.unit(inputs.vectors(queries, space, "queries"))
+        unit = inputs.queries(queries, space)
         wanted = inputs.page(k, offset)
         condition = conditions(inputs.condition(where)) if where else None
         readable = [self.known[name] for name in sorted(space.reads & self.known.keys())]

@@ -128,7 +128,9 @@ class Part:
         """
         masks = [self.alive] if self.dead else []
         if not self.present <= readable:
-            masks.append(np.isin(self.codes, list(readable)))
+            table = np.zeros(1 + max(self.present), bool)
+            table[list(self.present & readable)] = True
+            masks.append(table[self.codes])
         masks += [self._matching(key, value) for key, value in condition]
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 

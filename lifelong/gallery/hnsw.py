@@ -94,6 +94,7 @@ class Indexer:
                 if found is None or not found[0]:
                     of = f"((vec::vector({space.dim})) vector_cosine_ops) WHERE space = {space.number}"
                     connection.execute(f"CREATE INDEX CONCURRENTLY {name} ON items USING hnsw {of}".encode())
+                connection.execute("ANALYZE items")  # without, the planner takes a table of millions for an empty one
             finally:
                 with self._mutex:
                     self._building = None

@@ -22,6 +22,7 @@ import numpy as np
 from figures import ROOT, figure, show, write
 from gallery import ONE, WIDTH, vectors
 
+from lifelong.gallery.base import Gallery
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.pgvector import PgVectorGallery
 
@@ -39,7 +40,7 @@ def taken(run: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[1:])
 
 
-def filled(gallery: Any, data: np.ndarray) -> float:
+def filled(gallery: Gallery, data: np.ndarray) -> float:
     """Add all rows, and return the seconds that it took."""
     begun = time.perf_counter()
     for start in range(0, len(data), STEP):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lifelong.errors import ConfigError, DataError
 from lifelong.gallery.embedded import EmbeddedGallery
@@ -131,6 +132,29 @@ def test_originals_are_files_by_id(tmp_path):
         _original(tmp_path / "in", "2", (6,))
     gallery = filled(MemoryGallery(), 1)
     assert embedder(nn.Identity(), tmp_path / "in", (6,))(gallery.rows()) == {}
+
+
+def test_the_command_embeds_with_the_live_version(registry, kit, tmp_path, capsys):
+    """Rows with a file get what the model says of it, in its space; the others stay."""
+    from lifelong.commands.gallery import upgrade as command
+
+    registry.publish(kit.numbered(1))
+    (tmp_path / "in").mkdir()
+    x = np.random.default_rng(0).random((3, 4)).astype(np.float32)
+    with EmbeddedGallery(tmp_path / "g") as gallery:
+        gallery.add(["a", "b", "c"], x, OLD, [{"n": i} for i in range(3)])
+    for name, sample in zip("ab", x, strict=False):
+        np.save(tmp_path / "in" / f"{name}.npy", sample)
+    paths = {"location": str(tmp_path / "g"), "registry": registry.root, "originals": tmp_path / "in"}
+    command(**paths, version=None, rate=1e9, batch=2, as_json=True)
+    said = json.loads(capsys.readouterr().out)
+    assert (said["version"], said["renewed"], said["absent"]) == (1, 2, 1)
+    live = kit.numbered(1)
+    expected = live.build().eval()(torch.from_numpy(x[:2])).features.detach().numpy()
+    with EmbeddedGallery(tmp_path / "g") as gallery:
+        rows = gallery.get(["a", "b", "c"])
+    assert [(row.space, row.payload["n"]) for row in rows] == [(live.space.id, 0), (live.space.id, 1), ("old", 2)]
+    np.testing.assert_allclose(np.stack([row.vector for row in rows[:2]]), expected, atol=1e-6)
 
 
 # --- processes --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.errors import LifelongError
@@ -71,6 +72,7 @@ def train(**options: Any) -> None:  # noqa: ANN401
 @cli.command()
 @click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose live version is served.")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the gallery.")
+@click.option("--gallery", envvar="LIFELONG_GALLERY", default="", help="PostgreSQL instead of the folder: its URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
 def serve(**options: Any) -> None:  # noqa: ANN401
@@ -170,6 +172,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
+cli.add_command(gallery)
 cli.add_command(registry)
 
 

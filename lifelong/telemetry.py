@@ -59,6 +59,11 @@ SERVING: tuple[Metric, ...] = (
         "lifelong_embedding_cosine_shift", "gauge", "1 - mean cosine with the features of the version before, 0 to 2."
     ),
     Metric("lifelong_embedding_cka", "gauge", "Linear alignment with the features of the version before, 0 to 1."),
+    Metric("lifelong_gallery_space_rows", "gauge", "Rows in the gallery, by the space that made them.", ("space",)),
+    Metric("lifelong_gallery_segments", "gauge", "Segments among which the rows are spread; indexes in PostgreSQL."),
+    Metric("lifelong_gallery_bytes", "gauge", "Bytes that searches touch; in PostgreSQL, of tables and indexes."),
+    Metric("lifelong_gallery_refused_segments", "gauge", "Damaged segments that this process does without."),
+    Metric("lifelong_gallery_refused_rows_total", "counter", "Rows that were to be stored and were refused."),
 )
 
 
@@ -99,13 +104,14 @@ class Telemetry:
         counter = _known("counter", name, self._counters)
         (counter.labels(**labels) if labels else counter).inc(amount)
 
-    def gauge(self, name: str, value: float) -> None:
+    def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge of this process.
 
         Raises:
             UnknownName: No such gauge.
         """
-        _known("gauge", name, self._gauges).set(value)
+        gauge = _known("gauge", name, self._gauges)
+        (gauge.labels(**labels) if labels else gauge).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Put a value into a histogram.

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import time
 from typing import final
 
 from lifelong.errors import Unavailable
@@ -18,6 +19,7 @@ from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
 
+GLANCE_SECONDS = 5.0
 log = logging.getLogger("lifelong.serving")
 
 
@@ -38,7 +40,8 @@ class Runtime:
         self._in_flight = 0
         self._level = logging.NOTSET
         self._parent = os.getppid() if multiprocess else 0
-        self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
+        self._shown: tuple[int, int | None, int, int] = (-1, None, 0, 0)  # what the gauges say
+        self._spaces: set[str] = set()  # of which they say how many rows there are
 
     @property
     def slot(self) -> Slot:
@@ -68,7 +71,7 @@ class Runtime:
         settings = self.settings
         self._level = _set_level(logging.INFO)
         self._telemetry = Telemetry(folder=self._multiprocess)
-        self._shelf = Shelf(settings.state / "gallery")
+        self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
             settings.registry,
             self._shelf,
@@ -145,10 +148,11 @@ class Runtime:
         if slot is None or shelf is None:
             return
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
-        shown = (view.sequence, slot.version, pointer)
+        # Segments come and go without a change of the rows: look again every few seconds.
+        shown = (view.sequence, slot.version, pointer, int(time.monotonic() / GLANCE_SECONDS))
         if shown == self._shown:
             return
-        self._shown, stats = shown, view.stats()
+        self._shown, stats = shown, shelf.stats()
         lost = unreadable(slot.live, stats.by_space) if slot.version else 0
         for name, value in (
             ("lifelong_live_version", slot.version or 0),
@@ -156,8 +160,14 @@ class Runtime:
             ("lifelong_gallery_rows", stats.rows),
             ("lifelong_gallery_unreadable_rows", lost),
             ("lifelong_gallery_sequence", stats.sequence),
+            ("lifelong_gallery_segments", stats.segments),
+            ("lifelong_gallery_bytes", stats.bytes),
+            ("lifelong_gallery_refused_segments", stats.refused),
         ):
             self.telemetry.gauge(name, value)
+        self._spaces |= stats.by_space.keys()
+        for space in self._spaces:
+            self.telemetry.gauge("lifelong_gallery_space_rows", stats.by_space.get(space, 0), space=space)
         health = slot.live.health if slot.version else {}
         for name in FIGURES:
             self.telemetry.gauge(f"lifelong_embedding_{name}", health.get(name, math.nan))

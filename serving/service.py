@@ -123,7 +123,11 @@ class Endpoints:
         x = self._samples(form.x, slot.live, "/v1/gallery/add")
         if len(x) != len(ids):
             raise DataError(f"need one sample per id, got {len(x)} samples and {len(ids)} ids")
-        live, sequence = slot.add(ids, x, decode.payloads(form.payload, len(ids)))
+        try:
+            live, sequence = slot.add(ids, x, decode.payloads(form.payload, len(ids)))
+        except LifelongError:
+            self.runtime.telemetry.count("lifelong_gallery_refused_rows_total", len(ids))
+            raise
         return forms.Added(
             version=live.version, request_id=form.request_id, space=live.space.id, added=len(ids), sequence=sequence
         )

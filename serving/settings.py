@@ -34,6 +34,11 @@ class Settings:
     state: Path = field(
         default=Path("state"), metadata=_about("folder of the gallery and of LAST_GOOD; must be writable")
     )
+    gallery: str = field(
+        default="",
+        repr=False,  # it may hold a password
+        metadata=_about("connection strings of PostgreSQL, separated by spaces; a folder below the state if empty"),
+    )
     poll_seconds: float = field(
         default=0.05, metadata=_about("seconds between two looks at the registry's pointer", 0.001, 3600)
     )
@@ -61,7 +66,7 @@ class Settings:
     def __post_init__(self) -> None:
         for each in fields(self):
             value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
-            if not isinstance(value, Path) and not low <= value <= high:
+            if not isinstance(value, Path | str) and not low <= value <= high:
                 raise ConfigError(f"{variable(each.name)} must be in {low}..{high}, got {value}")
 
     @classmethod
@@ -114,6 +119,8 @@ def _refuse_near_misses(environment: Mapping[str, str], known: Mapping[str, obje
 
 def _parse(name: str, text: str, default: object) -> object:
     kind = type(default)
+    if kind is str:
+        return text.strip()
     if isinstance(default, Path):
         if not text.strip():
             raise ConfigError(f"{name} must name a folder, got an empty text")

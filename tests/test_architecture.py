@@ -71,6 +71,7 @@ KEPT_APART = {
     "sklearn": {"lifelong/data.py"},
     "matplotlib": {"lifelong/commands/demo_report.py", "lifelong/commands/pictures.py"},
     "faiss": {"lifelong/gallery"},
+    "psycopg": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
@@ -270,7 +271,7 @@ def test_help_loads_nothing_heavy(arguments: str, tmp_path: Path) -> None:
     assert not modules & {"torch", "numpy", "bentoml", "faiss", "rich", "prometheus_client", *HEAVY}
 
 
-HEAVY = {"avalanche", "torchvision", "matplotlib", "ray", "sklearn", "pandas", "tensorboard", "wandb"}
+HEAVY = {"avalanche", "torchvision", "matplotlib", "ray", "sklearn", "pandas", "psycopg", "tensorboard", "wandb"}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ process's view of it. `can` says what it is able to do; a test that needs more i
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lifelong.errors import DataError, NotFound, SpaceError, Unavailable
 from lifelong.gallery import indexes
 from lifelong.gallery.base import Gallery, Hit
 from lifelong.gallery.embedded import EmbeddedGallery
+from lifelong.gallery.pgvector import PgVectorGallery
 from lifelong.gallery.transient import MemoryGallery
 from lifelong.types import Space
 
@@ -78,10 +80,50 @@ class FaissIVF(Faiss):
     index = "ivf"
 
 
-BACKENDS = {"memory": Memory, "faiss": Faiss, "faiss-ivf": FaissIVF}
+class PgVector:
+    """A schema of its own in a real server; every space is compared row by row."""
+
+    can = ALL
+    large = 10**9
+
+    def __init__(self, dsns: list[str], schema: str) -> None:
+        self.place, self.others = {"dsn": dsns, "schema": schema, "large": self.large, "effort": 1000}, []
+        self.gallery = PgVectorGallery(**self.place)
+
+    def open(self) -> Gallery:
+        return self.gallery
+
+    def reopen(self) -> Gallery:
+        self.gallery.close()
+        self.gallery = PgVectorGallery(**self.place)
+        return self.gallery
+
+    def reader(self) -> Gallery:
+        self.others.append(PgVectorGallery(**self.place, readonly=True))
+        return self.others[-1]
+
+    def close(self) -> None:
+        for one in (self.gallery, *self.others):
+            one.close()
 
 
-@pytest.fixture(params=BACKENDS)
+class PgVectorHNSW(PgVector):
+    """The same with an HNSW index for each space from 200 rows on, with a queue that misses nothing here."""
+
+    large = 200
+
+
+BACKENDS = {
+    "memory": Memory,
+    "faiss": Faiss,
+    "faiss-ivf": FaissIVF,
+    "pgvector": PgVector,
+    "pgvector-hnsw": PgVectorHNSW,
+}
+STARTED = [pytest.param(name, marks=[pytest.mark.e2e] if name.startswith("pg") else []) for name in BACKENDS]
+
+
+@pytest.fixture(params=STARTED)
 def backend(request, tmp_path, monkeypatch):
     needs = set(getattr(request.node.get_closest_marker("usefixtures"), "args", ())) & ALL
     kind = BACKENDS[request.param]
@@ -89,7 +131,10 @@ def backend(request, tmp_path, monkeypatch):
         pytest.skip(f"{request.param} does not offer {', '.join(sorted(missing))}")
     monkeypatch.setattr(indexes, "SMALL", 200)
     monkeypatch.setattr(indexes, "TARGET", 2.0)  # never reached: every list is looked into
-    made = kind(tmp_path / "g")
+    if issubclass(kind, PgVector):
+        made = kind([request.getfixturevalue("postgres").dsn()], f"g{uuid.uuid4().hex}")
+    else:
+        made = kind(tmp_path / "g")
     yield made
     made.close()
 
@@ -571,6 +616,22 @@ def test_several_readers_follow_a_long_history(backend):
         holds(reader, rows)
 
 
+def test_rows_that_changed_since_they_were_read_are_not_renewed(backend):
+    """Neither overwritten nor removed rows: what is true now stays true."""
+    gallery, wide = backend.open(), draw(5, 6, seed=1)
+    gallery.add(ids(0, 5), draw(5, 4), A, [{"n": i} for i in range(5)])
+    read = gallery.rows()
+    gallery.add(["i1"], draw(1, 4, seed=2), A, [{"n": "new"}])
+    gallery.remove(["i3"])
+    assert gallery.renew(read, wide, B) == 3
+    assert gallery.renew(read, wide, B) == 0
+    assert gallery.renew([], wide[:0], B) == 0
+    rows = gallery.get(ids(0, 5))
+    assert [row and (row.space, row.payload["n"]) for row in rows] == [("b", 0), ("a", "new"), ("b", 2), None, ("b", 4)]
+    assert rows[4].vector.tobytes() == wide[4].tobytes()
+    assert gallery.stats().by_space == {"a": 1, "b": 3}
+
+
 @needs("readers")
 def test_there_must_be_something_to_read(tmp_path):
     with pytest.raises(NotFound):
@@ -597,7 +658,6 @@ def test_compaction_changes_no_answer(backend):
 
 
 def test_it_is_a_plug_in(backend):
-    names = {"memory": MemoryGallery, "faiss": EmbeddedGallery}
-    assert plugins.find("gallery", "faiss") is names["faiss"]
+    assert plugins.find("gallery", "faiss") is EmbeddedGallery
     for name in vars(Gallery):
         assert name.startswith("_") or hasattr(backend.open(), name)

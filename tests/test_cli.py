@@ -211,6 +211,7 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["registry", "promote", "nowhere", "1"], 4, "no registry in nowhere"),
         (["compat", "nowhere"], 4, "no registry in nowhere"),
         (["data", "get", "imagenet"], 2, "imagenet"),
+        (["gallery", "upgrade", "g", "--registry", "r", "--originals", "nowhere"], 4, "no folder of originals"),
         (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
         (["bench", "run", "--seeds", "0"], 2, "seeds"),
         (["bench", "run", "--scenarios", "online-fmnist-small"], 2, "boundaries"),

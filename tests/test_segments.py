@@ -600,3 +600,20 @@ def test_a_gallery_of_the_first_layout_is_brought_up_to_date(tmp_path):
             assert len(gallery.search(vectors, A)[0]) == 3
             assert gallery.commit() == 9
     assert compaction.log.name == "lifelong.gallery"
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_rows_that_only_rounding_tells_apart_come_oldest_first(tmp_path, kind):
+    """The same numbers in other orders: float32 sums differ in the last digit, exact scores do not."""
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=16).astype(np.float32)
+    vectors = np.stack([random.permutation(numbers) for _ in range(3000)])
+    query = np.full((2, 16), np.sign(numbers.sum()), np.float32)
+    assert len(np.unique(vectors @ query[0])) > 1
+    with EmbeddedGallery(tmp_path, index=kind, background=False) as gallery:
+        gallery.add(range(3000), vectors, Space("ties", 16))
+        gallery.compact()
+        assert len(gallery.view().parts) == 1
+        for wanted in (1, 10, 700):
+            hits = gallery.search(query, Space("ties", 16), wanted, exact=True)
+            assert [[hit.id for hit in row] for row in hits] == [[str(i) for i in range(wanted)]] * 2

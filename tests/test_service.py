@@ -419,6 +419,41 @@ def test_metrics_are_bounded_and_count(client):
     assert "/scan" not in text
 
 
+def test_gauges_tell_what_the_gallery_holds(client, kit):
+    """Rows by space and in all, segments, bytes; and how many rows were not let in."""
+    client.post("/v1/gallery/add", json={"ids": ["a", "b"], "x": X})
+    assert client.post("/v1/gallery/add", json={"ids": ["c", "d"], "x": X, "payload": [{}, 1]}).status_code == 400
+    space = kit.numbered(1).space.id
+
+    def shown():
+        lines = [line.rpartition(" ") for line in client.get("/metrics").text.splitlines()]
+        return {name: float(value) for name, _, value in lines if name.startswith("lifelong_gallery")}
+
+    wait(lambda: shown()["lifelong_gallery_rows"] == 2)
+    found = shown()
+    assert found[f'lifelong_gallery_space_rows{{space="{space}"}}'] == 2
+    assert found["lifelong_gallery_bytes"] == 2 * 4 * 4
+    assert found["lifelong_gallery_segments"] == found["lifelong_gallery_refused_segments"] == 0
+    assert found["lifelong_gallery_refused_rows_total"] == 2
+
+
+@pytest.mark.e2e
+def test_rows_may_lie_in_postgresql(registry, tmp_path, kit, postgres):
+    """Set by one variable; two servers share them, and each finds what the other stored."""
+    registry.publish(kit.numbered(1))
+    with contextlib.ExitStack() as stack:
+        one, two = (
+            stack.enter_context(running(registry, tmp_path / name, gallery=postgres.dsn())) for name in ("one", "two")
+        )
+        checked(one.post("/v1/gallery/add", json={"ids": ["a"], "x": X[:1], "payload": [{"shop": "s"}]}))
+        checked(two.post("/v1/gallery/add", json={"ids": ["b"], "x": X[1:]}))
+        for client in (one, two):
+            wait(lambda: client.get("/v1/gallery").json()["rows"] == 2)  # noqa: B023
+            found = checked(client.post("/v1/search", json={"x": X, "k": 1}))
+            assert [[hit["id"] for hit in hits] for hits in found["hits"]] == [["a"], ["b"]]
+        assert not (tmp_path / "one" / "state" / "gallery").exists()
+
+
 def test_the_document_describes_every_route(shared):
     """Typed requests with examples, typed answers, one error schema; no dangling reference."""
     document = shared.get("/docs.json").json()

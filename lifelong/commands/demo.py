@@ -135,7 +135,8 @@ class Demo:
     def _server(self) -> subprocess.Popen[bytes]:
         state = self.out / "state"
         state.mkdir(parents=True)
-        told = environment(self.out / "registry", state, os.environ)
+        base = {key: value for key, value in os.environ.items() if key != "LIFELONG_GALLERY"}  # it reads the folder
+        told = environment(self.out / "registry", state, base)
         with (self.out / "server.log").open("wb") as log:
             return subprocess.Popen(
                 command("127.0.0.1", self.port), env=told, stdout=log, stderr=log, start_new_session=True

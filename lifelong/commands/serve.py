@@ -19,9 +19,11 @@ def command(host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
 
 
-def environment(registry: Path, state: Path, base: Mapping[str, str]) -> dict[str, str]:
+def environment(registry: Path, state: Path, base: Mapping[str, str], gallery: str = "") -> dict[str, str]:
     """Return the environment of the server: threads bound before torch is imported, nothing phoned home."""
     fixed = {"LIFELONG_REGISTRY": str(registry.absolute()), "LIFELONG_STATE": str(state.absolute())}
+    if gallery:
+        fixed["LIFELONG_GALLERY"] = gallery
     defaults = {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
@@ -31,8 +33,8 @@ def environment(registry: Path, state: Path, base: Mapping[str, str]) -> dict[st
     return {**defaults, **base, **fixed}
 
 
-def run(*, registry: Path, state: Path, host: str, port: int) -> None:
+def run(*, registry: Path, state: Path, gallery: str, host: str, port: int) -> None:
     """Become the server; does not return."""
     state.mkdir(parents=True, exist_ok=True)
     line = command(host, port)
-    os.execve(line[0], line, environment(registry, state, os.environ))
+    os.execve(line[0], line, environment(registry, state, os.environ, gallery))

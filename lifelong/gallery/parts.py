@@ -18,7 +18,7 @@ from lifelong.gallery import indexes
 from lifelong.gallery.base import Hit, Payload
 from lifelong.gallery.indexes import Integers, Mask, Quick
 from lifelong.gallery.inputs import Condition, Doubles, Floats, Token, token
-from lifelong.gallery.packed import taken
+from lifelong.gallery.packed import Packed
 
 GATHER = 5000  # with no more allowed rows than this, picking them out beats scanning past the others
 SPARE = 1024  # with no more barred rows than this, asking for as many more beats a selector (which bars BLAS)
@@ -111,23 +111,21 @@ class Part:
 
     def hits(self, rows: Integers, scores: Floats, names: Sequence[str]) -> list[Hit]:
         """Return what is handed out of rows `[N]` with their scores `[N]`; `names` are the spaces', by number."""
-        ids, texts = taken(self.ids, rows), taken(self.texts, rows)
-        several = zip(ids, scores.tolist(), self.codes[rows].tolist(), texts, strict=True)
+        if isinstance(self.ids, Packed):
+            pairs = self.ids.pairs(rows)
+        else:
+            pairs = [(self.ids[row], self.texts[row]) for row in rows.tolist()]
+        several = zip(pairs, scores.tolist(), self.codes[rows].tolist(), strict=True)
         return [
             Hit(name, score, names[code], {} if text == "{}" else json.loads(text))
-            for name, score, code, text in several
+            for (name, text), score, code in several
         ]
 
-    def allowed(self, readable: Mask, condition: Condition) -> Mask | None:
-        """Return which rows `[N]` may be found, None for all.
-
-        Args:
-            readable: By number of the space, whether it may be read.
-            condition: Payload values to be matched.
-        """
+    def allowed(self, readable: frozenset[int], condition: Condition) -> Mask | None:
+        """Return which rows `[N]` may be found, None for all: of spaces that are `readable`, that meet `condition`."""
         masks = [self.alive] if self.dead else []
-        if not all(readable[code] for code in self.present):
-            masks.append(readable[self.codes])
+        if (mine := self.among(readable)) is not None:
+            masks.append(mine)
         masks += [self._matching(key, value) for key, value in condition]
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 
@@ -136,22 +134,24 @@ class Part:
         here = self.present & codes
         if here == self.present:
             return None
-        mask = self.spread.get(here)
-        if mask is None:
-            mask = self.spread[here] = np.isin(self.codes, list(here))
-        return mask
+        if here not in self.spread:
+            self.spread[here] = np.isin(self.codes, list(here))
+        return self.spread[here]
 
     def count(self, mask: Mask | None) -> int:
         """Return how many rows a mask allows."""
         return len(self) if mask is None else int(np.count_nonzero(mask))
 
-    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
-        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
+    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False, scored: bool = True) -> Top:
+        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`.
+
+        Unless `scored`, rows that an index found all score 0: their exact scores are taken anyway.
+        """
         left = self.count(mask)
         barred = len(self) - left
         if self.values is not None or (barred > SPARE and left <= GATHER):
             return self._gathered(queries, k + SLACK, mask)
-        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask)):
+        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask, scored)):
             return found
         k += SLACK
         if mask is not None and barred > SPARE:
@@ -194,14 +194,14 @@ class Part:
                 self.columns[key] = column
         return column
 
-    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None) -> Top | None:
-        """Return what the index finds, with exact scores; None if it found too few where it looked."""
+    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None, scored: bool) -> Top | None:
+        """Return what the index finds; None if it found too few where it looked."""
         assert self.quick
         chosen = None if mask is None else indexes.selector(mask)
         rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
         if rows[:, :k].min(initial=0) < 0:
             return None
-        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries)
+        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries) if scored else np.zeros(rows.shape, np.float32)
         return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
 
     def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:

@@ -202,7 +202,11 @@ def _scores(vectors: Floats, unit: Doubles) -> Floats:
     """Return scores `[M]` of rows `[M, D]`, each against its own unit query, as every other backend computes them."""
     rows = inputs.unit(vectors).astype(np.float32).astype(np.float64)
     shared = min(rows.shape[1], unit.shape[1])
-    score = np.einsum("nd,nd->n", *(np.ascontiguousarray(side[:, :shared]) for side in (rows, unit)))
+    rows, own = (np.ascontiguousarray(side[:, :shared]) for side in (rows, unit))
+    score = np.einsum("nd,nd->n", rows, own)
+    if shared < unit.shape[1]:  # the cosine with the query's first coordinates
+        lengths = np.sqrt(np.einsum("nd,nd->n", own, own))
+        score = score / np.where(lengths == 0, 1, lengths)
     rounded: Floats = score.clip(-1, 1).astype(np.float32)
     return rounded
 

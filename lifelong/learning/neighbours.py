@@ -39,7 +39,8 @@ class OldRows:
     def loss(self, features: Tensor, y: Tensor, ids: Tensor, scale: float) -> Tensor:
         """Return the mean of -log of the share that the right class has in sum_j exp(scale * cos(feature, row_j)).
 
-        Narrower features are compared with as many first coordinates of the rows. No sample meets its own rows. One whose class has no other row takes no part; without any, the loss is 0.
+        Narrower features are compared with as many first coordinates of the rows. No sample meets its own rows; one
+        whose class has no other row takes no part; without any, the loss is 0.
         """
         s = scale * F.normalize(features, dim=1) @ F.normalize(self.rows[:, : features.shape[1]], dim=1).T
         s = s.masked_fill(ids[:, None] == self.ids, -torch.inf)

@@ -168,6 +168,31 @@ def test_bt2_binds_to_the_old_version_to_its_classes_and_to_the_new_model_by_its
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [0, 100])
+def test_the_third_version_is_bound_in_the_coordinates_of_the_first_one_as_well(rows: int) -> None:
+    """Half of the loss is that of the first 6 coordinates, the other half that of all 8 of the second version."""
+    strategy = BasisTransformation(2, own=0.0, classes=3.0, features=7.0, scale=5.0, rows=rows)
+    made = learner(Chain(Replay(20), strategy))
+    for index in range(2):
+        made.fit(samples(index))
+    before = made.model.baked()
+    stopped(made, samples(2))
+    strategy.means.clear()
+    strategy.rows.clear()
+    batch, basis = samples(2).train, made.model.backbone
+    old, out, expected = before(batch.x).features, made.model(batch.x), 0.0
+    for width in (6, 8):
+        first, written = OldRows(100), ClassMeans()
+        first.add(old[:, :width], batch.y, batch.ids)
+        written.add(unit(old), batch.y)
+        written.sums = written.sums[:, :width]
+        z = out.features[:, :width]
+        found = first.loss(z, batch.y, batch.ids, 5.0) if rows else written.loss(z, batch.y, 5.0)
+        expected = expected + 1.5 * found + 3.5 * (1 - (unit(z) * unit(old[:, :width])).sum(1)).mean()
+    alone = F.cross_entropy(basis.twin_head(basis.twin(batch.x)), batch.y)
+    torch.testing.assert_close(strategy.penalty(made.model, batch, out), expected + alone, rtol=1e-4, atol=1e-5)
+
+
 def test_the_new_model_by_itself_is_trained_by_its_own_cross_entropy_alone() -> None:
     """So it is what it would have become without any old version: it does not know of one."""
     one, two = learner(BasisTransformation(2, features=0.0)), learner(BasisTransformation(2, features=50.0))

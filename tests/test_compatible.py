@@ -146,6 +146,7 @@ def test_a_chain_of_updates_grows_by_extra_each() -> None:
         assert isinstance(now.backbone, Basis)
         assert now.backbone.net.own == 6
     assert widths == [8, 10, 12, 14]
+    assert spaces(now) == spaces(build(now.spec())) == [6, 8, 10, 12, 14]
 
 
 def test_a_new_model_that_is_trained_already_does_not_train() -> None:
@@ -160,7 +161,7 @@ def test_a_new_model_that_is_trained_already_does_not_train() -> None:
 
 
 def test_widths_that_cannot_be_are_refused() -> None:
-    for told in ({"old": 0}, {"old": 8}, {"extra": 0}, {"c": 0.0}):
+    for told in ({"old": 0}, {"old": 8}, {"extra": 0}, {"c": 0.0}, {"older": [4]}, {"older": [3, 2]}, {"older": [0]}):
         arguments = {"name": "basis", "inner": mlp(8), "old": 4, "extra": 2, "c": 2.0, **told}
         with pytest.raises(ConfigError, match="got"):
             build({"backbone": arguments, "head": {"name": "linear"}})

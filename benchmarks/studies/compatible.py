@@ -1,8 +1,8 @@
 """A new version of ten classes searches what an old version of five wrote: bct, bt2, align, and nothing done.
 
 Fashion-MNIST; test images are queries and gallery, none meets itself; recall at 1 unless another measure is named. The
-model that bt2 goes on from, and keeps whole, is the one that is called independent. bct trains from the same draw of weights
-for as many passes as both together (MLPs), or goes on from the same model for as many passes as bt2 (CNNs).
+model that bt2 goes on from, and keeps whole, is the one that is called independent. bct trains from the same draw of
+weights for as many passes as both together (MLPs), or goes on from the same model for as many passes as bt2 (CNNs).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def of_convs(seed: int, root: str | None, small: bool) -> Figures:
 
 
 def chain(seed: int, root: str | None, small: bool) -> Figures:
-    """A version of five classes, then five updates of all ten: trained on more images each, the last a wider network."""
+    """A version of five classes, then five updates of all ten: on more images each, the last one a wider network."""
     sizes = tuple(max(200, size // 8) for size in SIZES) if small else SIZES
     train, test, _ = drawn(root, seed, max(sizes), 500 if small else 2000)
     five = of_classes(train[: sizes[0]], range(5))

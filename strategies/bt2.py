@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -104,7 +105,7 @@ class BasisTransformation(Strategy):
         old, z = self.old(batch.x, batch.task).features, basis.twin(batch.x)
         self._wrote(old, batch)
         widths = [*basis.net.older, basis.net.old]
-        bound = sum(self._bound(out.features[:, :width], old[:, :width], batch) for width in widths) / len(widths)
+        bound = torch.stack([self._bound(out.features[:, :width], old[:, :width], batch) for width in widths]).mean()
         total = self.own * _turned(basis.own(out.features), z.detach()) + bound
         return total if basis.trained else total + F.cross_entropy(basis.twin_head(z), batch.y)
 

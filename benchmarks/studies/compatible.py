@@ -59,7 +59,7 @@ def of_mlps(seed: int, root: str | None, small: bool) -> Figures:
 
 def of_convs(seed: int, root: str | None, small: bool) -> Figures:
     """A CNN follows a smaller CNN; and the same CNN follows an MLP."""
-    train, test, _ = drawn(root, seed, 1000 if small else 4000, 500 if small else 2000)
+    train, test, _ = drawn(root, seed, 1000 if small else 3000, 500 if small else 2000)
     epochs, more = (3, 3) if small else (8, 4)
     five = of_classes(train, range(5))
     old, _ = version(conv(6, 12), None, five, epochs=epochs, seed=seed, lr=2e-3)

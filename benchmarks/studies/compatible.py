@@ -76,7 +76,7 @@ def of_convs(seed: int, root: str | None, small: bool) -> Figures:
 
 def chain(seed: int, root: str | None, small: bool) -> Figures:
     """A version of five classes, then five updates of all ten: on more images each, the last one a wider network."""
-    sizes = tuple(max(200, size // 8) for size in SIZES) if small else SIZES
+    sizes = tuple(max(200, size // 16) for size in SIZES) if small else SIZES
     train, test, _ = drawn(root, seed, max(sizes), 500 if small else 2000)
     five = of_classes(train[: sizes[0]], range(5))
     last, _ = version(mlp(), None, five, epochs=passes(sizes[0], 6), seed=seed)

@@ -5,7 +5,7 @@ Source: Biondi et al. 2024, "Stationary Representations: Optimally Approximating
 Differs: with `form="reference"` nothing from their code: samples of the same class count as exp(0) in the sum, and the
     positive pair is not in it. `form="textbook"` leaves the same class out and the positive pair in.
 Checked: closed forms of both (tests/test_simplex_hoc.py); class-incremental claims with and without a replacement in
-    mid-stream (benchmarks/studies/compatible.py).
+    mid-stream (benchmarks/studies/stationary.py).
 """
 
 from __future__ import annotations

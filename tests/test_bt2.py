@@ -13,6 +13,7 @@ from lifelong.errors import ConfigError, UnknownName
 from lifelong.labels import LabelMap
 from lifelong.learning import Chain, Learner, Optim, Strategy
 from lifelong.learning.means import ClassMeans
+from lifelong.learning.neighbours import OldRows
 from lifelong.learning.optimizers import trained
 from lifelong.models import Classifier, build
 from lifelong.models.compatible import Basis, LearnedBasis
@@ -136,13 +137,16 @@ def test_bct_needs_features_of_the_old_width() -> None:
 # ---- bt2
 
 
-def test_bt2_binds_to_the_old_version_to_its_classes_and_to_the_new_model_by_itself() -> None:
-    strategy = BasisTransformation(2, 2.0, own=1.5, classes=3.0, features=7.0, scale=5.0)
+@pytest.mark.parametrize("rows", [0, 100])
+def test_bt2_binds_to_the_old_version_to_its_classes_and_to_the_new_model_by_itself(rows: int) -> None:
+    """Its classes are class means (`rows=0`), or its rows of other samples: here those of this very batch."""
+    strategy = BasisTransformation(2, 2.0, own=1.5, classes=3.0, features=7.0, scale=7.0, rows=rows)
     made = learner(strategy)
     made.fit(samples(0))
     before = made.model.baked()
     stopped(made, samples(1))
     strategy.means.clear()
+    strategy.rows.clear()
     batch, basis = samples(1).train, made.model.backbone
     assert isinstance(basis, LearnedBasis)
     old, alone = before(batch.x).features.detach(), basis.twin(batch.x)
@@ -150,13 +154,43 @@ def test_bt2_binds_to_the_old_version_to_its_classes_and_to_the_new_model_by_its
     out = made.model(batch.x)
     value = strategy.penalty(made.model, batch, out)
     first, own = unit(out.features[:, :6]), unit(basis.net.inner(batch.x)[:, :6])
+    classes = F.cross_entropy(7.0 * first @ means(old, batch.y).T, batch.y - 2)
+    if rows:
+        written = OldRows(rows)
+        written.add(old, batch.y, batch.ids)
+        classes = written.loss(first, batch.y, batch.ids, 7.0)
     expected = (
         1.5 * (1 - (own * unit(alone)).sum(1)).mean()
-        + 3.0 * F.cross_entropy(5.0 * first @ means(old, batch.y).T, batch.y - 2)
+        + 3.0 * classes
         + 7.0 * (1 - (first * unit(old)).sum(1)).mean()
         + F.cross_entropy(basis.twin_head(alone), batch.y)
     )
     torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 100])
+def test_the_third_version_is_bound_in_the_coordinates_of_the_first_one_as_well(rows: int) -> None:
+    """Half of the loss is that of the first 6 coordinates, the other half that of all 8 of the second version."""
+    strategy = BasisTransformation(2, own=0.0, classes=3.0, features=7.0, scale=5.0, rows=rows)
+    made = learner(Chain(Replay(20), strategy))
+    for index in range(2):
+        made.fit(samples(index))
+    before = made.model.baked()
+    stopped(made, samples(2))
+    strategy.means.clear()
+    strategy.rows.clear()
+    batch, basis = samples(2).train, made.model.backbone
+    old, out, expected = before(batch.x).features, made.model(batch.x), 0.0
+    for width in (6, 8):
+        first, written = OldRows(100), ClassMeans()
+        first.add(old[:, :width], batch.y, batch.ids)
+        written.add(unit(old), batch.y)
+        written.sums = written.sums[:, :width]
+        z = out.features[:, :width]
+        found = first.loss(z, batch.y, batch.ids, 5.0) if rows else written.loss(z, batch.y, 5.0)
+        expected = expected + 1.5 * found + 3.5 * (1 - (unit(z) * unit(old[:, :width])).sum(1)).mean()
+    alone = F.cross_entropy(basis.twin_head(basis.twin(batch.x)), batch.y)
+    torch.testing.assert_close(strategy.penalty(made.model, batch, out), expected + alone, rtol=1e-4, atol=1e-5)
 
 
 def test_the_new_model_by_itself_is_trained_by_its_own_cross_entropy_alone() -> None:
@@ -234,7 +268,7 @@ def test_a_head_of_a_fixed_width_cannot_follow() -> None:
         made.fit(samples(0))
 
 
-@pytest.mark.parametrize("wrong", [{"extra": 0}, {"c": 0.0}, {"features": -1.0}, {"scale": 0.0}])
+@pytest.mark.parametrize("wrong", [{"extra": 0}, {"c": 0.0}, {"features": -1.0}, {"scale": 0.0}, {"rows": -1}])
 def test_settings_of_bt2_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="got"):
         BasisTransformation(**wrong)

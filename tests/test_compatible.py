@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lifelong.errors import ConfigError
 from lifelong.models import Classifier, build
-from lifelong.models.compatible import Basis, LearnedBasis, folded, inherit, update
+from lifelong.models.compatible import Basis, LearnedBasis, folded, inherit, spaces, update
 from lifelong.models.matrices import Rotation, cayley
 
 seeds = st.integers(0, 2**31)
@@ -129,7 +129,7 @@ def model(features: int, seed: int = 0, classes: int = 3) -> Classifier:
 def test_an_update_goes_on_from_the_weights_that_there_are(own: int, old: int) -> None:
     """Its own part and the new model by itself begin as the present model; only the rest is drawn."""
     now = model(own)
-    made = update(now, old, 2, 2.0)
+    made = update(now, [old], 2, 2.0)
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     assert made.dim == max(own, old) + 2
     torch.testing.assert_close(made.net.inner(x)[:, :own], now.backbone(x))
@@ -140,17 +140,18 @@ def test_an_update_goes_on_from_the_weights_that_there_are(own: int, old: int) -
 def test_a_chain_of_updates_grows_by_extra_each() -> None:
     now, widths = model(6), []
     for _ in range(4):
-        now.backbone = update(now, now.dim, 2, 2.0).served()
+        now.backbone = update(now, spaces(now), 2, 2.0).served()
         now.with_head("linear", classes=3)
         widths.append(now.dim)
         assert isinstance(now.backbone, Basis)
         assert now.backbone.net.own == 6
     assert widths == [8, 10, 12, 14]
+    assert spaces(now) == spaces(build(now.spec())) == [6, 8, 10, 12, 14]
 
 
 def test_a_new_model_that_is_trained_already_does_not_train() -> None:
     new = model(9, seed=4)
-    made = update(model(6), 6, 2, 2.0, new)
+    made = update(model(6), [6], 2, 2.0, new)
     x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(made.twin(x), new.backbone(x))
     assert not any(p.requires_grad for p in [*made.twin.parameters(), *made.twin_head.parameters()])
@@ -160,7 +161,7 @@ def test_a_new_model_that_is_trained_already_does_not_train() -> None:
 
 
 def test_widths_that_cannot_be_are_refused() -> None:
-    for told in ({"old": 0}, {"old": 8}, {"extra": 0}, {"c": 0.0}):
+    for told in ({"old": 0}, {"old": 8}, {"extra": 0}, {"c": 0.0}, {"older": [4]}, {"older": [3, 2]}, {"older": [0]}):
         arguments = {"name": "basis", "inner": mlp(8), "old": 4, "extra": 2, "c": 2.0, **told}
         with pytest.raises(ConfigError, match="got"):
             build({"backbone": arguments, "head": {"name": "linear"}})

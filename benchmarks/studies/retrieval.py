@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from lifelong.data import load
 from lifelong.learning import Learner, Optim, Strategy
 from lifelong.models import Classifier, build, outputs
+from lifelong.models.alignment import MAPS
 from lifelong.release.compat import mean_average_precision, recall_at_1, recall_at_5, summary
 from lifelong.types import Batch, Experience
 
@@ -42,6 +43,26 @@ def version(
     begun = time.process_time()
     learner.fit(Experience(0, "all", data.y.unique().tolist(), data), epochs)
     return learner.model, time.process_time() - begun
+
+
+def further(
+    model: Classifier, strategy: Strategy, data: Batch, *, epochs: int, seed: int, lr: float = 3e-3
+) -> tuple[Classifier, float]:
+    """Return a copy of a trained model that went on with `strategy` on the same data, and the CPU seconds of it."""
+    learner = Learner(model.baked(), strategy, optim=Optim(name="adam", lr=lr), batch_size=64, seed=seed)
+    begun = time.process_time()
+    learner.fit(Experience(0, "all", data.y.unique().tolist(), data), epochs)
+    return learner.model, time.process_time() - begun
+
+
+def aligned(name: str, new: Classifier, old: Classifier, train: Batch, test: Batch) -> dict[str, float]:
+    """Return what queries find that are mapped onto the old features by either map, fitted on training images."""
+    pairs, asked, z = train[:2000], embedded(new, test), embedded(old, test)
+    found = {}
+    for kind, fitted in MAPS.items():
+        turn = fitted(embedded(new, pairs), embedded(old, pairs))
+        found |= searched(f"{name}_{kind}", asked @ turn.T, z, test.y)
+    return found
 
 
 def embedded(model: Classifier, batch: Batch) -> Tensor:

@@ -37,8 +37,11 @@ class ClassMeans:
         self.counts.index_add_(0, y, torch.ones_like(y))
 
     def loss(self, features: Tensor, y: Tensor, scale: float) -> Tensor:
-        """Return the cross-entropy of scale * cos(features, class means) with `y`, over the classes that have one."""
-        rows = F.normalize(self.sums, dim=1).to(features)
+        """Return the cross-entropy of scale * cos(features, class means) with `y`, over the classes that have one.
+
+        Narrower features are compared with as many first coordinates of the means.
+        """
+        rows = F.normalize(self.sums[:, : features.shape[1]], dim=1).to(features)
         logits = scale * F.normalize(features, dim=1) @ rows.T
         return F.cross_entropy(logits.masked_fill(self.counts == 0, -torch.inf), y)
 

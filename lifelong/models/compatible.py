@@ -15,7 +15,7 @@ Differs: W3 has only the K rows that are used; K = max(D_o - D, 0) + A follows f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast, final
 
 import torch
@@ -44,13 +44,16 @@ class Basis(nn.Module):
         old: D_o, width of the older version's features.
         extra: A, coordinates added, >= 1.
         c: C, weight of the new model's own embedding against the new coordinates, > 0.
+        older: Widths of the versions before that one, whose spaces stand in its first coordinates, narrowest first.
     """
 
     matrix: Tensor
 
-    def __init__(self, inner: Mapping[str, Any], old: int, extra: int, c: float = 2.0) -> None:
+    def __init__(
+        self, inner: Mapping[str, Any], old: int, extra: int, c: float = 2.0, older: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        self.net = Network(inner, old, extra, c)
+        self.net = Network(inner, old, extra, c, older)
         self.input_shape, self.dim = self.net.input_shape, self.net.width
         self.fixed = Fixed(self.dim)
 
@@ -75,6 +78,7 @@ class LearnedBasis(nn.Module):
         twin: Spec of the new model by itself, D features; None has `inner`'s, with D features.
         head: Spec of what the twin is trained with; None is a linear head.
         trained: Whether the twin has been trained already: then it stays as it is.
+        older: Widths of the versions before that one, whose spaces stand in its first coordinates, narrowest first.
     """
 
     def __init__(
@@ -86,9 +90,10 @@ class LearnedBasis(nn.Module):
         twin: Mapping[str, Any] | None = None,
         head: Mapping[str, Any] | None = None,
         trained: bool = False,
+        older: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.net = Network(inner, old, extra, c)
+        self.net = Network(inner, old, extra, c, older)
         self.input_shape, self.dim, self.trained = self.net.input_shape, self.net.width, trained
         self.turn, self.rotate = Rotation(old), Rotation(self.net.own)
         self.last: Tensor | None = None  # the matrix of the last pass: solving for it twice a step is the dear part
@@ -140,24 +145,29 @@ class Network(nn.Module):
         old: D_o.
         extra: A.
         c: C.
+        older: Widths of versions before the old one.
     """
 
-    def __init__(self, inner: Mapping[str, Any], old: int, extra: int, c: float) -> None:
+    def __init__(self, inner: Mapping[str, Any], old: int, extra: int, c: float, older: Sequence[int]) -> None:
         super().__init__()
         self.inner: Any = part(inner)
         self.old, self.extra, self.c, self.own = old, extra, c, self.inner.dim - old
+        self.older = tuple(older)
         if min(old, extra, self.own) < 1 or not c > 0:
             raise ConfigError(
                 f"a basis needs old, extra >= 1, c > 0 and a backbone wider than old, got old={old}, extra={extra}, "
                 f"c={c} and {self.inner.dim} features"
             )
+        if list(older) != sorted({width for width in older if 0 < width < old}):
+            raise ConfigError(f"widths of older versions grow and stay below old={old}, got {list(older)}")
         self.input_shape = tuple(self.inner.input_shape)
         self.width = max(self.own, old) + extra
         self.expand = nn.Linear(self.own + old, self.width - self.own)
 
     def told(self) -> dict[str, Any]:
         """Return its arguments."""
-        return {"inner": self.inner.spec(), "old": self.old, "extra": self.extra, "c": self.c}
+        older = {"older": list(self.older)} if self.older else {}  # left out where it says nothing
+        return {"inner": self.inner.spec(), "old": self.old, "extra": self.extra, "c": self.c, **older}
 
     def turned(self, x: Tensor, matrix: Tensor) -> Tensor:
         """Return [psi; C p] of inputs, two unit vectors, the second C times as long, under `matrix` `[W, W]`."""
@@ -166,12 +176,20 @@ class Network(nn.Module):
         return torch.cat([psi, self.c * p], 1) @ matrix.T
 
 
-def update(model: Classifier, old: int, extra: int, c: float, new: Classifier | None = None) -> LearnedBasis:
+def spaces(model: Classifier) -> list[int]:
+    """Return the widths of the versions whose spaces stand in the first coordinates of `model`'s, its own last."""
+    body = model.backbone
+    return [*body.net.older, body.net.old, body.dim] if isinstance(body, Basis) else [model.dim]
+
+
+def update(
+    model: Classifier, before: Sequence[int], extra: int, c: float, new: Classifier | None = None
+) -> LearnedBasis:
     """Return what trains next in place of `model`'s backbone, going on from its weights.
 
     Args:
         model: What there is now: an ordinary backbone (D features), or the finished update before this one.
-        old: D_o, width of the older version's features.
+        before: `spaces()` of the older version; the last of them is D_o.
         extra: A.
         c: C.
         new: The new model by itself, if it has been trained already; D is its width then.
@@ -179,13 +197,15 @@ def update(model: Classifier, old: int, extra: int, c: float, new: Classifier | 
     Raises:
         ConfigError: The backbone's width cannot be chosen.
     """
-    before = model.backbone.net if isinstance(model.backbone, Basis) else None
-    source: Any = model.backbone if before is None else before.inner
+    finished = model.backbone.net if isinstance(model.backbone, Basis) else None
+    source: Any = model.backbone if finished is None else finished.inner
     alone: Any = new.backbone if new else source
-    own = new.dim if new else before.own if before else model.dim
+    own = new.dim if new else finished.own if finished else model.dim
+    *older, old = before
     inner = widened(source.spec(), own + old)
     twin = alone.spec() if new else widened(inner, own)
     told = {"inner": inner, "old": old, "extra": extra, "c": c, "twin": twin, "trained": new is not None}
+    told |= {"older": older} if older else {}
     told["head"] = cast(Any, model.head).spec()
     seed = int(torch.randint(2**31, (1,), generator=model.generator))
     place = next((t.device for t in model.state_dict().values()), torch.device("cpu"))

@@ -7,8 +7,7 @@ of the old version's classes (`classes`). `slice` is what a gallery does; see `s
 
 from __future__ import annotations
 
-from strategies.bt2 import BasisTransformation
-from studies.compatible import BT2, mlp
+from studies.compatible import mlp, updated
 from studies.retrieval import drawn, embedded, mixed, of_classes, version
 from studies.study import Claim, Figures, Study
 
@@ -20,9 +19,10 @@ MEASURES = {"r1": "recall at 1", "map": "mean average precision"}
 def scores(seed: int, root: str | None, small: bool) -> Figures:
     """Train both versions, and rank galleries of both by each score."""
     train, test, held = drawn(root, seed, 1500 if small else 6000, 500 if small else 2000, 500)
-    epochs = 2 if small else 10
+    epochs, more = (4, 3) if small else (10, 6)
     old, _ = version(mlp(), None, of_classes(train, range(5)), epochs=epochs, seed=seed)
-    new, _ = version(mlp(), BasisTransformation(**BT2, old=old), train, epochs=epochs, seed=seed + 100)
+    alone, _ = version(mlp(), None, train, epochs=epochs, seed=seed + 100)
+    new, _ = updated("bt2", old, alone, train, test, more, seed)
     z, y = embedded(old, test), test.y
     return mixed(embedded(new, test), z, y, embedded(new, held), embedded(old, held), held.y)
 

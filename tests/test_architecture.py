@@ -42,6 +42,7 @@ LIBRARY: dict[str, set[str]] = {
     "datatable": {"errors", "labels", "datafiles"},
     "data": VALUES | {"datafiles", "datatable"},
     "streams": VALUES | {"data"},
+    "sources": {"errors", "labels", "files"},
     "models": VALUES | FILES,
     "gallery": VALUES | {"locks"},
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
@@ -73,6 +74,10 @@ KEPT_APART = {
     "faiss": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
+    "nats": {"lifelong/sources/jetstream.py"},
+    "redis": {"lifelong/sources/redisstream.py"},
+    "confluent_kafka": {"lifelong/sources/kafka.py"},
+    "pyarrow": {"lifelong/sources/folder.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 

@@ -53,9 +53,10 @@ LIBRARY: dict[str, set[str]] = {
     "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
+    "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
     "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "gallery", "learning"}
-    | {"models", "plan", "release", "streams", "telemetry"},
+    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery", "learning"}
+    | {"models", "plan", "release", "sources", "streams", "telemetry"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
@@ -86,6 +87,7 @@ SETS_THREADS = {
     "lifelong/commands/bench.py",
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
+    "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way

@@ -102,7 +102,9 @@ class Checkpoints:
         if files.digest(data) != body["sha256"]:
             raise ArtifactError(f"{path / TENSORS} is altered: its sha256 is not the one in the manifest")
         try:
-            state = unpack(safetensors.torch.load(data), body["state"])
+            # Copies: what was read lies anywhere in memory, and sums may round otherwise where it is not aligned.
+            tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+            state = unpack(tensors, body["state"])
         except (SafetensorError, KeyError) as error:
             raise ArtifactError(f"{path / TENSORS} does not hold what the manifest lists: {error}") from error
         assert isinstance(state, dict)

@@ -55,8 +55,8 @@ LIBRARY: dict[str, set[str]] = {
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
     "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
     "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery", "learning"}
-    | {"models", "plan", "release", "sources", "streams", "telemetry"},
+    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery"}
+    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}

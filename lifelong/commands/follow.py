@@ -117,9 +117,10 @@ class _Lines:
             if self.as_json or now - self.last < LINE_SECONDS:
                 return
             rate, self.last, self.seen = (facts["samples"] - self.seen) / (now - self.last), now, facts["samples"]
+            baselines = f"majority {facts['majority']:.3f}, no change {facts['no_change']:.3f}"
             click.echo(
                 f"{facts['samples']} samples, {rate:.0f}/s, loss {facts['loss']:.3f}, right {facts['recent']:.3f} "
-                f"(majority {facts['majority']:.3f}, no change {facts['no_change']:.3f}), dead letters {facts['letters']}"
+                f"({baselines}), {facts['letters']} dead letters"
             )
         elif self.as_json:
             tables.emit({kind: dict(facts)})

@@ -16,6 +16,7 @@ import streams
 
 from lifelong import files
 from lifelong.checks import digest
+from lifelong.daemon import Stopped
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
 from lifelong.sources.locate import locate
@@ -60,10 +61,10 @@ def commits(folder: Path) -> int:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_killed_at_random_points_of_a_messy_stream_it_ends_with_the_same_bits(name, tmp_path, start):
     """One record in ten comes twice, one in a hundred is poison. Kills fall into polls, steps, commits, publishes."""
-    stream = streams.log(tmp_path / "log", streams.messy(500))
+    stream = streams.log(tmp_path / "log", streams.messy(300))
     finish(start(name, stream, tmp_path / "whole"))
     expected, total = outcome(tmp_path / "whole"), commits(tmp_path / "whole")
-    assert total >= 20
+    assert total >= 12
     assert expected["versions"]
 
     chance, kills, round_, at = random.Random(name), 0, 0, []
@@ -105,19 +106,16 @@ def test_a_broker_that_is_killed_and_started_again_changes_no_bit(kind, tmp_path
         made.intake.source = source
         learned = threading.Event()
         made.watch(lambda kind, facts: learned.set() if facts.get("samples", 0) >= 400 else None)
-        died: list[BaseException] = []
 
         def run():
-            try:
+            with pytest.raises(Stopped):
                 made.run()
-            except BaseException as error:
-                died.append(error)
 
         thread = threading.Thread(target=run)
         thread.start()
         broker.server.stop()
         time.sleep(2)
-        assert thread.is_alive(), died
+        assert thread.is_alive()
         broker.server.start()
         broker.put(records[200:])
         assert learned.wait(60), made.facts()

@@ -17,10 +17,10 @@ from strategies.replay import Replay
 from strategies.simplex import Simplex
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "powerlaw": {"window": "count:90", "publish_samples": 150},
-    "dkvb": {"window": "time:100", "publish_samples": 150},
-    "cuber": {"window": "count:120", "kind": "domain-il", "publish_samples": 150},
-    "simplex": {"window": "count:90", "publish_samples": 150},
+    "powerlaw": {"window": "count:60", "publish_samples": 100},
+    "dkvb": {"window": "time:70", "publish_samples": 100},
+    "cuber": {"window": "count:80", "kind": "domain-il", "publish_samples": 100},
+    "simplex": {"window": "count:60", "publish_samples": 100},
     "replay": {},
 }
 

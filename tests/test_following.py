@@ -130,6 +130,7 @@ def test_crashed_at_any_step_it_ends_with_the_same_bits(case, tmp_path):
     assert last.facts() == whole.facts()
 
 
+@pytest.mark.slow
 def test_what_is_added_later_is_learned_by_the_same_command(tmp_path):
     clean = samples(96)
     one, two = log(tmp_path / "one", clean), log(tmp_path / "two", clean[:40])
@@ -144,6 +145,7 @@ def test_what_is_added_later_is_learned_by_the_same_command(tmp_path):
     assert digest(a) == digest(b)
 
 
+@pytest.mark.slow
 def test_a_damaged_commit_is_left_out_and_said(tmp_path, caplog):
     stream = log(tmp_path / "log", messy(120))
     whole, parts = follower(stream, tmp_path / "whole"), follower(stream, tmp_path / "parts", notify=crash_at(15))
@@ -177,6 +179,7 @@ def test_two_in_one_folder_and_another_run_are_refused(tmp_path):
 # ---- what goes wrong outside
 
 
+@pytest.mark.slow
 def test_a_source_that_is_gone_for_a_while_is_waited_for_and_nothing_is_lost(tmp_path, caplog, monkeypatch):
     stream = log(tmp_path / "log", messy(120))
     whole, made = follower(stream, tmp_path / "whole"), follower(stream, tmp_path / "run")
@@ -197,6 +200,7 @@ def test_a_source_that_is_gone_for_a_while_is_waited_for_and_nothing_is_lost(tmp
     assert caplog.text.count("answers again") == 2
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(tmp_path, caplog, monkeypatch):
     stream = log(tmp_path / "log", messy(120))
     whole, made = follower(stream, tmp_path / "whole"), follower(stream, tmp_path / "run")
@@ -269,6 +273,7 @@ def test_more_classes_than_allowed_are_poison(tmp_path):
     assert "one more than max_classes=3" in made.intake.dead.letters[0].error
 
 
+@pytest.mark.slow
 def test_a_stream_of_poison_stops_the_run_and_says_where_to_look(tmp_path):
     poison = [(f"p{i}", b"x") for i in range(1100)]
     made = follower(log(tmp_path / "log", [*samples(8), *poison]), tmp_path / "run")
@@ -277,6 +282,7 @@ def test_a_stream_of_poison_stops_the_run_and_says_where_to_look(tmp_path):
     assert Checkpoints(tmp_path / "run" / "checkpoints").latest()["intake"]["counts"]["dead"] >= 1000
 
 
+@pytest.mark.slow
 def test_replayed_letters_are_learned_once_the_reason_is_gone(tmp_path):
     """The limit on classes was too low: with a higher one all letters are learned, and none is left."""
     stream = log(tmp_path / "log", samples(64, classes=5))
@@ -315,6 +321,7 @@ def test_letters_are_numbered_bounded_and_survive_a_commit():
 # ---- what must not be learned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", ["none", "count:40"])
 def test_a_sample_that_breaks_the_loss_is_found_among_the_others_and_left_out(window, tmp_path, caplog):
     """Huge but finite: it passes the schema, and makes the loss NaN. All others are learned."""
@@ -333,6 +340,7 @@ def test_a_sample_that_breaks_the_loss_is_found_among_the_others_and_left_out(wi
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_leap_of_the_loss_is_taken_back_where_that_is_asked_for(tmp_path):
     clean, far = samples(160), encode(torch.full((WIDTH,), 1e4), 1)
     stream = log(tmp_path / "log", [*clean[:120], ("far", far), *clean[120:]])
@@ -344,6 +352,7 @@ def test_a_leap_of_the_loss_is_taken_back_where_that_is_asked_for(tmp_path):
     assert made.facts()["recent"] >= other.facts()["recent"]
 
 
+@pytest.mark.slow
 def test_a_class_for_which_there_is_no_room_is_a_dead_letter(tmp_path):
     """A simplex of 3 classes cannot learn a fourth; the stream may bring one all the same."""
     stream = log(tmp_path / "log", samples(80, classes=4))
@@ -394,6 +403,7 @@ def test_windows_are_cut_where_the_stream_says_so(tmp_path):
     assert cuts(tmp_path, [*records[:15], records[2], *records[15:]], "declared") == [11, 20, 5]
 
 
+@pytest.mark.slow
 def test_windows_are_cut_where_the_errors_rise(tmp_path):
     """Labels are swapped half-way: one cut comes soon after, none before."""
     first = samples(600, classes=2, seed=1)
@@ -482,6 +492,7 @@ def test_versions_come_every_so_many_samples_and_a_crash_repeats_none(tmp_path):
     assert outcome(made) == outcome(whole)
 
 
+@pytest.mark.slow
 def test_a_refused_candidate_and_a_registry_that_is_gone_do_not_stop_training(tmp_path, caplog, monkeypatch):
     stream = log(tmp_path / "log", samples(240))
     registry = Registry(tmp_path / "registry", create=True)

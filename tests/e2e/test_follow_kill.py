@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import brokers
@@ -29,9 +30,12 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts lives as forks of a process that has imported torch and nothing else yet."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "lifelong.following.follower"])
+    """Starts lives as forks of a process that has everything loaded."""
+    context, root = multiprocessing.get_context("forkserver"), Path(__file__).resolve().parents[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "tests" / "support")]))
+        context.set_forkserver_preload(["warm"])
+        forkserver.ensure_running()
 
     def one(name: str, stream: Path, folder: Path) -> multiprocessing.Process:
         process = context.Process(target=lives.live, args=(name, stream, folder))

@@ -144,15 +144,15 @@ class Follower:
             self._tell("boundary", {"index": self.session.windows.index - 1, "samples": samples})
 
     def _when_due(self) -> None:
-        """Commit and publish if it is time, and say how far we are."""
+        """Publish and commit if it is time, and say how far we are."""
+        poisoned = self.intake.poisoned()
+        if self.session.publisher.wants():  # before a commit: one that is due must never look as if it were not
+            self._publish()
         moment, steps = self._committed
         late = time.monotonic() - moment >= self.settings.commit_seconds > 0
-        if (late or self._steps - steps >= self.plan.commit_every) and not self._commit():
-            return
-        if self.session.publisher.wants():
-            self._publish()
-        if self.intake.poisoned():
+        if poisoned or late or self._steps - steps >= self.plan.commit_every:
             self._commit()
+        if poisoned:
             raise DataError(
                 f"more than {self.settings.max_dead:.0%} of the last records could not be learned; "
                 f"look at them (lifelong dead list {self.run_folder}), or raise max_dead"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any, final
@@ -75,6 +76,7 @@ class Follower:
         self.intake = Intake(source, schema, self.settings, self.stop)
         self._careful = -1  # up to this step every one is taken so that it can be taken back
         self._committed = 0.0, 0  # when, and after how many steps
+        self._saved: dict[str, int] = {}  # positions of that commit
 
     def watch(self, notify: Notify) -> None:
         """Tell `notify` instead of whoever was told before."""
@@ -91,9 +93,12 @@ class Follower:
             Stopped: `stop` was set; everything is committed.
         """
         self.run_folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.run_folder / ".lock", "wait for it or use another folder"):
+        commits = self.run_folder / "checkpoints"
+        with (
+            FileLock(self.run_folder / ".lock", "wait for it or use another folder"),
+            Checkpoints(commits, self.settings.keep) as self._commits,
+        ):
             same_run(self.run_folder, self.about)
-            self._commits = Checkpoints(self.run_folder / "checkpoints", self.settings.keep)
             self._resume()
             while (portion := self._next()) is not None:
                 self._learn(portion)
@@ -103,6 +108,7 @@ class Follower:
                 if self.session.publisher.wants(ended=True):
                     self._publish()
             self._commit()
+            self.intake.hint(self._saved)
         if self.stop.is_set():
             raise Stopped(f"stopped after {self.facts()['samples']} samples; the same command goes on from there")
         return self.session.prequential.figures()
@@ -151,7 +157,7 @@ class Follower:
         moment, steps = self._committed
         late = time.monotonic() - moment >= self.settings.commit_seconds > 0
         if poisoned or late or self._steps - steps >= self.plan.commit_every:
-            self._commit()
+            self._commit(wait=poisoned)
         if poisoned:
             raise DataError(
                 f"more than {self.settings.max_dead:.0%} of the last records could not be learned; "
@@ -166,22 +172,22 @@ class Follower:
             publisher.publish(self.session.learner, self.session.prequential.figures())
             self._commit()
 
-    def _commit(self) -> bool:
-        """Save everything; return whether that was possible, else we are back at the last commit."""
+    def _commit(self, wait: bool = True) -> bool:
+        """Save everything, at once or while training goes on; False if we are back at the last commit instead."""
         if not finite(self.session.learner.model):
             self._go_back("a weight is not a number")
             return False
-        state = self._state()
         while True:
             try:
-                self._commits.commit(state)
+                self._commits.wait()
+                self.intake.hint(self._saved)
+                (self._commits.commit if wait else self._commits.start)(self._state())
                 break
             except OSError as error:
                 log.warning("cannot commit: %s; training waits until there is room", error)
                 if self.stop.wait(DISK_SECONDS):
                     raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
-        self._committed = time.monotonic(), self._steps
-        self.intake.hint()
+        self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
         return True
 
     def _resume(self) -> None:
@@ -202,6 +208,8 @@ class Follower:
         steps = self._steps + 1
         log.warning("step %d: %s; going back to the last commit to find the samples", steps, why)
         self._tell("rollback", {"step": steps, "why": why})
+        with suppress(OSError):  # then an older one has to do
+            self._commits.wait()
         state = self._commits.latest()
         assert state is not None  # the first thing a run does is to commit
         self._restore(state)

@@ -188,10 +188,10 @@ class Intake:
         self._read, self.ended = dict(self.positions), False
         self._patiently(lambda: self.source.seek(self.positions))
 
-    def hint(self) -> None:
-        """Tell the source what is committed; if it is gone just now, the next hint will do."""
+    def hint(self, positions: dict[str, int]) -> None:
+        """Tell the source what is on disk; if it is gone just now, the next hint will do."""
         with suppress(Unavailable):
-            self.source.commit_hint(self.positions)
+            self.source.commit_hint(positions) if positions else None
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
         try:

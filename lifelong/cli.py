@@ -11,7 +11,7 @@ import click
 
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
-from lifelong.commands.stream_group import dead, stream
+from lifelong.commands.stream_group import dead, status, stream
 from lifelong.errors import LifelongError
 
 
@@ -175,8 +175,8 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for group in (registry, stream, dead):
-    cli.add_command(group)
+for command in (registry, stream, dead, status):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from lifelong.cli import cli
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.locks import FileLock
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,11 @@ def test_a_stream_is_followed_its_letters_listed_replayed_and_dropped(tmp_path):
 
     end = json.loads(run(*line, "max_classes=2").splitlines()[-1])["end"]
     assert (end["samples"], end["letters"]) == (100, 2)
+    told = json.loads(run("status", folder, "--json"))
+    assert (told["samples"], told["letters"], told["labels"], told["running"]) == (100, 2, 2, None)
+    assert told["model"] == end["model"]
+    with FileLock(folder / ".lock", "wait"):
+        assert json.loads(run("status", folder, "--json"))["running"] == os.getpid()
     letters = json.loads(run("dead", "list", folder, "--json"))["letters"]
     assert [letter["sid"] for letter in letters] == [sid for sid, _ in more]
     assert "one more than max_classes=2" in letters[0]["error"]
@@ -97,4 +104,6 @@ def test_a_setting_that_is_not_there_is_refused_before_anything_is_made(tmp_path
         run("train", "--follow", "window=none", "--run", tmp_path / "run")
     with pytest.raises(NotFound, match="no run in"):
         run("dead", "list", tmp_path / "run")
+    with pytest.raises(NotFound, match="no run in"):
+        run("status", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -54,6 +54,16 @@ def stream_trim(**options: Any) -> None:  # noqa: ANN401
     command.trim(**options)
 
 
+@click.command()
+@RUN
+@JSON
+def status(**options: Any) -> None:  # noqa: ANN401
+    """Show how far a run is, by its newest commit, and whether somebody is running it."""
+    from lifelong.commands import status as command
+
+    command.run(**options)
+
+
 @click.group()
 def dead() -> None:
     """Look at records that a trainer could not learn, and have them tried again."""

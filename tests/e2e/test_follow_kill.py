@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import forkserver
@@ -21,6 +23,7 @@ from lifelong.daemon import Stopped
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
 from lifelong.sources.locate import locate
+from lifelong.sources.log import Log
 
 KILLS = 50 if os.environ.get("LIFELONG_SOAK") else 1  # for each strategy
 STRATEGIES = ("powerlaw", "dkvb", "cuber", "simplex")
@@ -132,3 +135,44 @@ def test_a_broker_that_is_killed_and_started_again_changes_no_bit(kind, tmp_path
     assert digest(one["learner"]) == digest(two["learner"])
     assert one["prequential"] == two["prequential"]
     assert "does not answer" in caplog.text or "forgot" in caplog.text
+
+
+def test_sigterm_commits_a_second_trainer_is_refused_and_the_same_command_goes_on(tmp_path):
+    """The command line itself: it waits for more at the end of what is there, until it is told to stop."""
+    log, records = tmp_path / "log", streams.samples(200)
+    with Log(log, create=True) as made:
+        made.append(records[:120])
+    line = [sys.executable, "-m", "lifelong.cli", "train", "--source", str(log), "--run", str(tmp_path / "run")]
+    line += ["--commit-every", "1", "--batch-size", "8"]
+
+    def samples() -> int:
+        folder = tmp_path / "run" / "checkpoints"
+        found = Checkpoints(folder).latest() if list(folder.glob("0*")) else None
+        return found["learner"]["counters"]["samples"] if found else 0
+
+    def until(count: int) -> None:
+        deadline = time.monotonic() + 120
+        while samples() < count and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    first = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until(120)
+        second = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        assert second.returncode == 8
+        assert f"process {first.pid}" in second.stderr
+        first.terminate()
+        out, err = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 0, err
+    assert "the same command goes on" in out
+    assert "Traceback" not in err
+    assert samples() == 120
+
+    with Log(log) as made:
+        made.append(records[120:])
+    again = subprocess.run([*line, "--follow", "until=end"], capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    assert "going on after 120 samples" in again.stdout
+    assert samples() == 200

@@ -53,17 +53,19 @@ class Checkpoints:
     def commit(self, state: State) -> int:
         """Write `state` (nested dicts and lists of tensors and plain values); return its number."""
         self.wait()
-        return self._write(*pack(state))
+        return self._write(*pack(state, copy=False))
 
     def start(self, state: State) -> None:
-        """Copy `state`, and write it in a thread while the caller goes on; `wait` says what came of it.
+        """Write `state` in a thread while the caller goes on; `wait` says what came of it.
+
+        Args:
+            state: Not to be changed any more; what a `state()` of ours gives is a copy, and stays as it is.
 
         Raises:
             OSError: The commit before this one could not be written; nothing was started.
         """
         self.wait()
-        packed = pack(state)
-        self._running = self._writer.submit(self._write, *packed)
+        self._running = self._writer.submit(self._write, *pack(state, copy=False))
 
     def wait(self) -> None:
         """Wait for the commit that was started, if there is one.
@@ -152,18 +154,27 @@ class Checkpoints:
         return self.folder / f"{number:08d}"
 
 
-def pack(state: State) -> tuple[dict[str, Tensor], Any]:
+def pack(state: State, copy: bool = True) -> tuple[dict[str, Tensor], Any]:
     """Return the tensors of a nested state by path, and the rest with a mark where each tensor was.
+
+    Args:
+        state: Nested dicts and lists of tensors and plain values.
+        copy: Of every tensor; else only of those that share memory with others, or are not contiguous on the CPU.
 
     Raises:
         DataError: A key is no string, or the mark itself. (A value that is neither a tensor nor plain is refused when
             the rest is written as JSON.)
     """
     tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()  # where the memory of those that were not copied begins
 
     def walk(value: object, path: str) -> object:
         if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().clone().contiguous()
+            mine = value.detach().cpu()
+            memory = mine.untyped_storage()
+            alone = memory.nbytes() == mine.nbytes and memory.data_ptr() not in seen
+            tensors[path] = mine if alone and mine.is_contiguous() and not copy else mine.clone().contiguous()
+            seen.add(memory.data_ptr())
             return {MARK: path}
         if isinstance(value, dict):
             if odd := [key for key in value if not isinstance(key, str) or key == MARK]:

@@ -56,7 +56,7 @@ def outcome(made):
 def learned(made):
     """Note the ids of the samples in the order in which they are trained on."""
     seen = []
-    make = made.session._make
+    make = made.trainee._make
 
     def noted():
         one = make()
@@ -64,8 +64,8 @@ def learned(made):
         one.step = lambda batch: (seen.extend(batch.ids.tolist()), step(batch))[1]
         return one
 
-    made.session._make = noted
-    made.session.learner = noted()
+    made.trainee._make = noted
+    made.trainee.learner = noted()
     return seen
 
 
@@ -269,7 +269,7 @@ def test_each_kind_of_poison_is_put_aside_with_its_reason_and_the_rest_is_learne
 def test_more_classes_than_allowed_are_poison(tmp_path):
     made = follower(log(tmp_path / "log", samples(64, classes=5)), tmp_path / "run", settings={"max_classes": 3})
     made.run()
-    assert len(made.session.learner.labels) == 3
+    assert len(made.trainee.learner.labels) == 3
     assert "one more than max_classes=3" in made.intake.dead.letters[0].error
 
 
@@ -365,7 +365,7 @@ def test_a_class_for_which_there_is_no_room_is_a_dead_letter(tmp_path):
     )
     made.run()
     assert made.intake.dead.letters
-    assert len(made.session.learner.labels) == 3
+    assert len(made.trainee.learner.labels) == 3
 
 
 def test_a_strategy_that_needs_all_data_is_refused(tmp_path):
@@ -483,7 +483,7 @@ def test_versions_come_every_so_many_samples_and_a_crash_repeats_none(tmp_path):
     made, two = started("parts")
     made.run()
 
-    held = set(whole.session.publisher.held_out.store.all.ids.tolist())
+    held = set(whole.trainee.publisher.held_out.store.all.ids.tolist())
     assert held
     assert not held & set(seen)
     assert len(held | set(seen)) == 400
@@ -503,7 +503,7 @@ def test_a_refused_candidate_and_a_registry_that_is_gone_do_not_stop_training(tm
         settings={"publish_samples": 60},
         registry=registry,
     )
-    made.session.publisher.plan = type(made.plan)(max_accuracy_drop=0.0, max_forgetting=0.0, held_out=0.2)
+    made.trainee.publisher.plan = type(made.plan)(max_accuracy_drop=0.0, max_forgetting=0.0, held_out=0.2)
     publish, calls = Registry.publish, []
 
     def sometimes(self, *args, **options):

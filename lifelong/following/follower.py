@@ -24,8 +24,8 @@ from lifelong.following.guard import finite
 from lifelong.following.intake import Intake, Portion
 from lifelong.following.publisher import Publisher
 from lifelong.following.schema import Schema
-from lifelong.following.session import Session
 from lifelong.following.settings import Follow
+from lifelong.following.trainee import Trainee
 from lifelong.learning import Learner
 from lifelong.learning.checkpoint import Checkpoints, State, pack, unpack
 from lifelong.locks import FileLock
@@ -69,8 +69,8 @@ class Follower:
         self.run_folder, self.about, self.stop = Path(run), dict(about or {}), Event()
         self._notify = notify
         publisher = Publisher(registry, self.settings, self.plan, self.about, self._tell)
-        self.session = Session(make, self.settings, publisher)
-        model = self.session.learner.model
+        self.trainee = Trainee(make, self.settings, publisher)
+        model = self.trainee.learner.model
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         schema = Schema(model.input_shape, dtype, self.settings.max_classes)
         self.intake = Intake(source, schema, self.settings, self.stop)
@@ -105,36 +105,36 @@ class Follower:
                 self._when_due()
             if not self.stop.is_set():
                 self._close()
-                if self.session.publisher.wants(ended=True):
+                if self.trainee.publisher.wants(ended=True):
                     self._publish()
             self._commit()
             self.intake.hint(self._saved)
         if self.stop.is_set():
             raise Stopped(f"stopped after {self.facts()['samples']} samples; the same command goes on from there")
-        return self.session.prequential.figures()
+        return self.trainee.prequential.figures()
 
     def facts(self) -> dict[str, Any]:
         """Return the numbers that people watch."""
-        session, publisher = self.session, self.session.publisher
+        trainee, publisher = self.trainee, self.trainee.publisher
         return {
-            **self.intake.counts, "steps": self._steps, "samples": session.learner.counters["samples"],
-            "window": session.windows.index, "loss": session.loss, "letters": len(self.intake.dead.letters),
+            **self.intake.counts, "steps": self._steps, "samples": trainee.learner.counters["samples"],
+            "window": trainee.windows.index, "loss": trainee.loss, "letters": len(self.intake.dead.letters),
             "version": publisher.last, "published": publisher.published, "refused": publisher.refused,
-            **session.prequential.figures(), **session.learner.strategy.summary(),
+            **trainee.prequential.figures(), **trainee.learner.strategy.summary(),
         }  # fmt: skip
 
     @property
     def _steps(self) -> int:
-        return self.session.learner.counters["steps"]
+        return self.trainee.learner.counters["steps"]
 
     def _next(self) -> Portion | None:
-        learner = self.session.learner
-        return self.intake.next(learner.batch_size, self.session.windows, learner.labels.tolist())
+        learner = self.trainee.learner
+        return self.intake.next(learner.batch_size, self.trainee.windows, learner.labels.tolist())
 
     def _learn(self, portion: Portion) -> None:
         careful = self._steps < self._careful
         before = self._copy() if careful else None
-        why, wrong = self.session.take(portion.rows, careful)
+        why, wrong = self.trainee.take(portion.rows, careful)
         if why:
             if before is None:
                 self._go_back(why)
@@ -142,17 +142,17 @@ class Follower:
             self._restore(before)
             portion.dead += self._salvage(portion, why)
         self.intake.accept(portion)
-        if portion.boundary or self.session.windows.full(wrong):
+        if portion.boundary or self.trainee.windows.full(wrong):
             self._close()
 
     def _close(self) -> None:
-        if samples := self.session.close():
-            self._tell("boundary", {"index": self.session.windows.index - 1, "samples": samples})
+        if samples := self.trainee.close():
+            self._tell("boundary", {"index": self.trainee.windows.index - 1, "samples": samples})
 
     def _when_due(self) -> None:
         """Publish and commit if it is time, and say how far we are."""
         poisoned = self.intake.poisoned()
-        if self.session.publisher.wants():  # before a commit: one that is due must never look as if it were not
+        if self.trainee.publisher.wants():  # before a commit: one that is due must never look as if it were not
             self._publish()
         moment, steps = self._committed
         late = time.monotonic() - moment >= self.settings.commit_seconds > 0
@@ -166,15 +166,15 @@ class Follower:
         self._tell("step", self.facts())
 
     def _publish(self) -> None:
-        publisher = self.session.publisher
+        publisher = self.trainee.publisher
         publisher.decide()
         if self._commit():
-            publisher.publish(self.session.learner, self.session.prequential.figures())
+            publisher.publish(self.trainee.learner, self.trainee.prequential.figures())
             self._commit()
 
     def _commit(self, wait: bool = True) -> bool:
         """Save everything, at once or while training goes on; False if we are back at the last commit instead."""
-        if not finite(self.session.learner.model):
+        if not finite(self.trainee.learner.model):
             self._go_back("a weight is not a number")
             return False
         while True:
@@ -200,7 +200,7 @@ class Follower:
         self.intake.seek()
         self._committed = time.monotonic(), self._steps
         self._tell("resumed", self.facts())
-        if self.session.publisher.due:
+        if self.trainee.publisher.due:
             self._publish()
 
     def _go_back(self, why: str) -> None:
@@ -221,7 +221,7 @@ class Follower:
         letters, good, todo = list[Letter](), [], [portion.rows]
         while todo:
             part, before = todo.pop(), self._copy()
-            said, _ = self.session.take(part, careful=True)
+            said, _ = self.trainee.take(part, careful=True)
             if not said:
                 good += part
                 continue
@@ -235,14 +235,14 @@ class Follower:
         return letters
 
     def _state(self) -> State:
-        return {**self.session.state(), "intake": self.intake.state()}
+        return {**self.trainee.state(), "intake": self.intake.state()}
 
     def _copy(self) -> State:
         copied: State = unpack(*pack(self._state()))
         return copied
 
     def _restore(self, state: State) -> None:
-        self.session.restore(state)
+        self.trainee.restore(state)
         self.intake.restore(state["intake"])
 
     def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:

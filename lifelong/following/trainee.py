@@ -20,7 +20,7 @@ from lifelong.types import Batch, Experience
 
 
 @final
-class Session:
+class Trainee:
     """A learner, its open window, its test-then-train figures and its candidates.
 
     Args:

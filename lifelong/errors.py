@@ -11,7 +11,8 @@ LifelongError            exit 1  HTTP 500
 ├── Refused              exit 6  HTTP 409   the gate said no; the report says why
 ├── SpaceError           exit 7  HTTP 409   vectors of a Space that may not be compared or stored
 ├── Locked               exit 8  HTTP 409   another process writes here
-└── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
+├── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
+└── RetentionGap         exit 10 HTTP 410   a stream deleted records that were not read yet
 ```
 
 A message says what is wrong, what was got and what to do, in one line. Anything that is not a
@@ -110,3 +111,10 @@ class Unavailable(LifelongError):
 
     exit_code = 9
     http_status = 503
+
+
+class RetentionGap(LifelongError):
+    """A stream deleted records before they were read."""
+
+    exit_code = 10
+    http_status = 410

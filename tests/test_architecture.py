@@ -42,6 +42,7 @@ LIBRARY: dict[str, set[str]] = {
     "datatable": {"errors", "labels", "datafiles"},
     "data": VALUES | {"datafiles", "datatable"},
     "streams": VALUES | {"data"},
+    "sources": {"errors", "labels", "files"},
     "models": VALUES | FILES,
     "gallery": VALUES | {"locks"},
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
@@ -52,9 +53,10 @@ LIBRARY: dict[str, set[str]] = {
     "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
+    "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
     "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "gallery", "learning"}
-    | {"models", "plan", "release", "streams", "telemetry"},
+    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery"}
+    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
@@ -74,6 +76,10 @@ KEPT_APART = {
     "psycopg": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
+    "nats": {"lifelong/sources/jetstream.py"},
+    "redis": {"lifelong/sources/redisstream.py"},
+    "confluent_kafka": {"lifelong/sources/kafka.py"},
+    "pyarrow": {"lifelong/sources/folder.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 
@@ -82,6 +88,7 @@ SETS_THREADS = {
     "lifelong/commands/bench.py",
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
+    "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way

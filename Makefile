@@ -42,7 +42,7 @@ types: .venv/dev  ## Types, strictly
 	$(BIN)/mypy
 
 serve: .venv/base  ## Serve what `make demo` published, on port 3000
-	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000
+	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000 --insecure
 
 bench: .venv/dev  ## Measure the training loop and the strategies against their peers
 	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json

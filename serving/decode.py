@@ -57,12 +57,14 @@ def samples(x: object, shape: Sequence[int], most: int, name: str = "x") -> npt.
     size = math.prod(shape)
     if array.shape == shape or array.shape == (size,):
         array = array.reshape(1, *shape)
+    elif isinstance(x, np.ndarray) and array.ndim == 1 and array.size % size == 0:
+        array = array.reshape(-1, *shape)  # bytes without a shape: as many samples as they fill
     if array.shape[1:] not in (shape, (size,)):
         raise DataError(f"{name} must hold samples of shape {_sizes(shape, size)}, got {list(array.shape)}")
     if len(array) > most:
         raise DataError(f"{name} may hold at most {most} samples, got {len(array)}; send several requests")
     with np.errstate(over="ignore"):
-        rows = array.reshape(-1, *shape).astype(np.float32)
+        rows = np.ascontiguousarray(array.reshape(-1, *shape), dtype=np.float32)
     if not np.isfinite(rows).all():
         raise DataError(f"{name} must hold finite float32 numbers, got a value beyond their range")
     return rows
@@ -152,7 +154,11 @@ def text(value: object, name: str) -> str:
     return value
 
 
-def _numbers(x: object, name: str) -> npt.NDArray[np.float64]:
+def _numbers(x: object, name: str) -> npt.NDArray[Any]:
+    if isinstance(x, np.ndarray):
+        if not x.size:
+            raise DataError(f"{name} must hold at least one number, got an empty array")
+        return x
     if not isinstance(x, list):
         raise DataError(f"{name} must be a list of numbers or of lists of numbers, got {_kind(x)}")
     kinds = _leaves(x)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
-from serving.forms import GalleryState, Published, Refusal, Versions
+from serving.answers import GalleryState, Published, Refusal, Versions
 from serving.live import unreadable
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime

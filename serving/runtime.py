@@ -11,6 +11,9 @@ from typing import final
 from lifelong.errors import Unavailable
 from lifelong.release.registry import Registry
 from lifelong.telemetry import Telemetry
+from serving.audit import Audit
+from serving.auth import Keys
+from serving.exchange import Exchange
 from serving.live import unreadable
 from serving.settings import Settings
 from serving.shelf import Shelf
@@ -30,6 +33,7 @@ class Runtime:
 
     def __init__(self, settings: Settings, *, multiprocess: str | None = None) -> None:
         self.settings, self._multiprocess = settings, multiprocess
+        self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
         self._shelf: Shelf | None = None
         self._slot: Slot | None = None
@@ -118,13 +122,17 @@ class Runtime:
         if self._telemetry is not None:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
 
-    def ended(self, route: str, code: int, seconds: float) -> None:
+    def ended(self, exchange: Exchange, seconds: float) -> None:
         """The request was answered (499: the client had gone)."""
         self._in_flight -= 1
         if self._telemetry is not None:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
-            self._telemetry.count("lifelong_requests_total", route=route, code=str(code))
-            self._telemetry.observe("lifelong_request_seconds", seconds, route=route)
+            self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
+            self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
+
+    def audited(self, exchange: Exchange) -> None:
+        """An admin call was answered; it is noted."""
+        self.audit.write(exchange)
 
     def handled(self, route: str, rows: int) -> None:
         """So many samples, vectors or ids were worked on."""
@@ -139,6 +147,7 @@ class Runtime:
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
         self._end_if_orphaned()
+        self.keys.refresh()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return

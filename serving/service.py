@@ -23,7 +23,7 @@ import bentoml
 from starlette.responses import Response
 
 from lifelong.errors import DataError, LifelongError, SpaceError
-from serving import decode, forms, openapi
+from serving import answers, decode, forms, openapi
 from serving.edge import Edge
 from serving.live import Floats, Live
 from serving.pages import GETS, pages
@@ -35,20 +35,20 @@ for _name, _logger in logging.root.manager.loggerDict.items():
     if _name.startswith("lifelong") and isinstance(_logger, logging.Logger):
         _logger.disabled = False  # importing bentoml configures logging and mutes every logger that exists already
 
-POSTS: dict[str, tuple[type[forms.Form], type[forms.Answer]]] = {
-    "/v1/predict": (forms.PredictForm, forms.Predictions),
-    "/v1/embed": (forms.EmbedForm, forms.Embeddings),
-    "/v1/search": (forms.SearchForm, forms.Hits),
-    "/v1/gallery/add": (forms.AddForm, forms.Added),
-    "/v1/gallery/remove": (forms.RemoveForm, forms.Removed),
+POSTS: dict[str, tuple[type[forms.Form], type[answers.Answer]]] = {
+    "/v1/predict": (forms.PredictForm, answers.Predictions),
+    "/v1/embed": (forms.EmbedForm, answers.Embeddings),
+    "/v1/search": (forms.SearchForm, answers.Hits),
+    "/v1/gallery/add": (forms.AddForm, answers.Added),
+    "/v1/gallery/remove": (forms.RemoveForm, answers.Removed),
 }
 
 
-def endpoint(route: str) -> Callable[[Callable[[Any, Any], forms.Answer]], Any]:
+def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Answer]], Any]:
     """Return a decorator: a method from form to answer becomes a typed BentoML API at `route`."""
     form, answer = POSTS[route]
 
-    def decorated(method: Callable[[Any, Any], forms.Answer]) -> Any:  # noqa: ANN401
+    def decorated(method: Callable[[Any, Any], answers.Answer]) -> Any:  # noqa: ANN401
         @functools.wraps(method)
         def answered(self: Endpoints, form: forms.Form, /) -> Response:
             try:
@@ -82,40 +82,42 @@ class Endpoints:
         return self.runtime.ready()
 
     @endpoint("/v1/predict")
-    def predict(self, form: forms.PredictForm) -> forms.Predictions:
+    def predict(self, form: forms.PredictForm) -> answers.Predictions:
         """Return the likeliest labels of each sample."""
         live, limits = self.runtime.slot.live, self.runtime.settings
         top = decode.integer(form.top_k, "top_k", 1, limits.max_k)
         shares, indices = live.predict(self._samples(form.x, live, "/v1/predict"), top)
         rows = zip(shares.tolist(), indices.tolist(), strict=True)
         predictions = [_prediction(live, *row) for row in rows]
-        return forms.Predictions(version=live.version, request_id=form.request_id, predictions=predictions)
+        return answers.Predictions(version=live.version, request_id=form.request_id, predictions=predictions)
 
     @endpoint("/v1/embed")
-    def embed(self, form: forms.EmbedForm) -> forms.Embeddings:
+    def embed(self, form: forms.EmbedForm) -> answers.Embeddings:
         """Return the vector of each sample, and the space it is in."""
         live = self.runtime.slot.live
         vectors = live.embed(self._samples(form.x, live, "/v1/embed")).tolist()
-        return forms.Embeddings(version=live.version, request_id=form.request_id, space=live.space.id, vectors=vectors)
+        return answers.Embeddings(
+            version=live.version, request_id=form.request_id, space=live.space.id, vectors=vectors
+        )
 
     @endpoint("/v1/search")
-    def search(self, form: forms.SearchForm) -> forms.Hits:
+    def search(self, form: forms.SearchForm) -> answers.Hits:
         """Return the nearest stored rows of each sample or vector, whichever readable version stored them."""
         live = self.runtime.slot.live
         k = decode.integer(form.k, "k", 1, self.runtime.settings.max_k)
         where = decode.conditions(form.where)
         queries = self._queries(form, live)
         hits = live.search(queries, k, where)
-        return forms.Hits(
+        return answers.Hits(
             version=live.version,
             request_id=form.request_id,
             space=live.space.id,
-            hits=[[forms.Found(**asdict(hit)) for hit in row] for row in hits],
+            hits=[[answers.Found(**asdict(hit)) for hit in row] for row in hits],
             unreadable=live.unreadable(),
         )
 
     @endpoint("/v1/gallery/add")
-    def add(self, form: forms.AddForm) -> forms.Added:
+    def add(self, form: forms.AddForm) -> answers.Added:
         """Embed samples with the live version and store them; the answer names the commit that holds them."""
         slot, most = self.runtime.slot, self.runtime.settings.max_rows
         ids = decode.identifiers(form.ids, most)
@@ -123,18 +125,18 @@ class Endpoints:
         if len(x) != len(ids):
             raise DataError(f"need one sample per id, got {len(x)} samples and {len(ids)} ids")
         live, sequence = slot.add(ids, x, decode.payloads(form.payload, len(ids)))
-        return forms.Added(
+        return answers.Added(
             version=live.version, request_id=form.request_id, space=live.space.id, added=len(ids), sequence=sequence
         )
 
     @endpoint("/v1/gallery/remove")
-    def remove(self, form: forms.RemoveForm) -> forms.Removed:
+    def remove(self, form: forms.RemoveForm) -> answers.Removed:
         """Forget rows; ids that are not there are counted and are no error."""
         slot = self.runtime.slot
         live, ids = slot.live, decode.identifiers(form.ids, self.runtime.settings.max_rows)
         removed = slot.shelf.remove(ids)
         self.runtime.handled("/v1/gallery/remove", len(ids))
-        return forms.Removed(
+        return answers.Removed(
             version=live.version,
             request_id=form.request_id,
             removed=removed,
@@ -162,9 +164,9 @@ class Endpoints:
         return rows
 
 
-def _prediction(live: Live, shares: list[float], indices: list[int]) -> forms.Prediction:
-    top = [forms.Guess(label=live.labels[i], probability=p) for p, i in zip(shares, indices, strict=True)]
-    return forms.Prediction(label=top[0].label, probability=top[0].probability, top=top)
+def _prediction(live: Live, shares: list[float], indices: list[int]) -> answers.Prediction:
+    top = [answers.Guess(label=live.labels[i], probability=p) for p, i in zip(shares, indices, strict=True)]
+    return answers.Prediction(label=top[0].label, probability=top[0].probability, top=top)
 
 
 def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type[Endpoints] = Endpoints) -> Any:  # noqa: ANN401 - bentoml is untyped

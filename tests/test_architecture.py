@@ -37,6 +37,7 @@ LIBRARY: dict[str, set[str]] = {
     "plan": {"errors"},
     "plugins": {"errors"},
     "telemetry": {"errors"},
+    "tokens": {"errors"},
     "types": {"errors", "labels", "batching"},
     "datafiles": {"errors"},
     "datatable": {"errors", "labels", "datafiles"},
@@ -54,13 +55,14 @@ LIBRARY: dict[str, set[str]] = {
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
     "adapters": VALUES | {"streams", "models", "learning"},
     "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "gallery", "learning"}
-    | {"models", "plan", "release", "streams", "telemetry"},
+    | {"models", "plan", "release", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
 STRATEGIES |= {"labels"}  # the label map that `prepare` is handed
 SERVING = {"errors", "types", "models", "release", "gallery", "telemetry"}
 SERVING |= {"labels"}  # the type of a label, in an answer
+SERVING |= {"tokens"}
 SERVING |= {"files"}  # LAST_GOOD is replaced as a whole, by the one function that knows how
 
 # Packages that are large, or that only one place may know of: the files (or folders) that may import them.

@@ -135,7 +135,7 @@ class Demo:
     def _server(self) -> subprocess.Popen[bytes]:
         state = self.out / "state"
         state.mkdir(parents=True)
-        told = environment(self.out / "registry", state, os.environ)
+        told = environment(self.out / "registry", state, os.environ, insecure=True)  # on loopback, for two minutes
         with (self.out / "server.log").open("wb") as log:
             return subprocess.Popen(
                 command("127.0.0.1", self.port), env=told, stdout=log, stderr=log, start_new_session=True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from serving import decode, forms
+from serving import answers, decode, forms
 from serving.service import Endpoints, _prediction, endpoint, make
 from serving.settings import Settings, metrics_folder
 
@@ -14,7 +14,7 @@ class Naive(Endpoints):
     """Reads `slot.live` once for the answer's version and once for the model."""
 
     @endpoint("/v1/predict")
-    def predict(self, form: forms.PredictForm) -> forms.Predictions:
+    def predict(self, form: forms.PredictForm) -> answers.Predictions:
         """Mix."""
         version = self.runtime.slot.live.version
         time.sleep(0.005)  # real work between the two looks
@@ -23,7 +23,7 @@ class Naive(Endpoints):
         shares, indices = live.predict(x, form.top_k)
         rows = zip(shares.tolist(), indices.tolist(), strict=True)
         predictions = [_prediction(live, *row) for row in rows]
-        return forms.Predictions(version=version, request_id=form.request_id, predictions=predictions)
+        return answers.Predictions(version=version, request_id=form.request_id, predictions=predictions)
 
 
 NaiveService = make(Settings.load(os.environ), multiprocess=metrics_folder(os.environ), endpoints=Naive)

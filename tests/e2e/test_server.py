@@ -54,6 +54,7 @@ class Server:
             "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
             "LIFELONG_REGISTRY": str(self.folder / "registry"),
             "LIFELONG_STATE": str(self.folder / "state"),
+            **({} if "LIFELONG_TOKENS_FILE" in self.settings else {"LIFELONG_INSECURE": "true"}),
             **self.settings,
         }
         command = [sys.executable, "-m", "bentoml", "serve", self.service, "--host", "127.0.0.1", "-p", str(self.port)]

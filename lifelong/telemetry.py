@@ -49,6 +49,20 @@ SERVING: tuple[Metric, ...] = (
     Metric("lifelong_swap_seconds", "histogram", "Time from a new pointer to the new live version, in seconds."),
     Metric("lifelong_live_version", "gauge", "Version that answers requests; 0 means none."),
     Metric("lifelong_pointer_version", "gauge", "Version the registry names; not the live one after a refusal."),
+    Metric("lifelong_canary_version", "gauge", "Version that answers a share of the requests; 0 means none."),
+    Metric("lifelong_canary_share", "gauge", "Share of the requests that the canary answers, 0..1."),
+    Metric(
+        "lifelong_canary_requests_total", "counter", "Requests to the canary: answered, error or nan.", ("outcome",)
+    ),
+    Metric("lifelong_shadow_version", "gauge", "Version that is asked as well and never answers; 0 means none."),
+    Metric(
+        "lifelong_compared_total",
+        "counter",
+        "Samples on which two versions were compared: agree, differ, failed or dropped.",
+        ("kind", "outcome"),
+    ),
+    Metric("lifelong_compared_seconds", "histogram", "Time of the other version's answer, in seconds.", ("kind",)),
+    Metric("lifelong_automatic_rollbacks_total", "counter", "Versions that a server took back itself.", ("kind",)),
     Metric("lifelong_gallery_rows", "gauge", "Rows in the gallery."),
     Metric("lifelong_gallery_unreadable_rows", "gauge", "Rows in spaces that the live version does not read."),
     Metric("lifelong_gallery_sequence", "gauge", "Number of the gallery's last commit."),

@@ -42,7 +42,7 @@ class Token:
             raise UnknownName.among("scope", self.scope, SCOPES)
         if not _NAME.fullmatch(self.name) or not _HASH.fullmatch(self.sha256):
             raise ConfigError(
-                f"a token needs a name of 1..64 letters, digits, '.', '_' or '-' and a SHA-256, got {self.name[:64]!r}; "
+                f"a token needs a name of 1..64 letters, digits, '.', '_' or '-', a SHA-256, got {self.name[:64]!r}; "
                 "make one with: lifelong token NAME"
             )
 

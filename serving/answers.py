@@ -73,6 +73,61 @@ class Removed(Answer):
     sequence: int
 
 
+class Stored(BaseModel):
+    """A row of the gallery as it is stored; `vector` is null unless it was asked for."""
+
+    id: str
+    sequence: int
+    space: str
+    payload: dict[str, Any]
+    vector: list[float] | None
+
+
+class Rows(Answer):
+    """The rows that are there, in the order of the ids, and how many are not."""
+
+    rows: list[Stored]
+    missing: int
+
+
+class Moved(Answer):
+    """Which version the registry names now, and which before; `version` answered this."""
+
+    version: int | None  # type: ignore[assignment]  # the first promotion comes before anything is live
+    live: int
+    previous: int | None
+    sequence: int
+
+
+class Trial(BaseModel):
+    """A version beside the live one, and what the worker that answers has seen of it."""
+
+    version: int
+    share: float
+    seen: dict[str, float]
+
+
+class Worker(BaseModel):
+    """One process of this server: what is live in it, what it can switch to, and what it did not let in."""
+
+    pid: int
+    version: int | None
+    rollout: int
+    ready: list[int]
+    refused: dict[str, str]
+
+
+class RolloutState(Answer):
+    """What is tried beside the live version, the limits of the canary, and the workers of this server."""
+
+    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
+    sequence: int
+    canary: Trial | None
+    shadow: Trial | None
+    limits: dict[str, float]
+    workers: list[Worker]
+
+
 class GalleryState(Answer):
     """What the gallery holds; `unreadable` counts the rows in spaces that the version does not read."""
 

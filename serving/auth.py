@@ -20,6 +20,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, final
 
+from lifelong import files
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.tokens import Token, find, parse
 from serving.exchange import Exchange
@@ -52,7 +53,7 @@ class Keys:
         self._settings = settings
         self._path = Path(settings.tokens_file) if settings.tokens_file else None
         self._given = parse(settings.tokens)
-        self._seen = self._signature()
+        self._seen = files.signature(self._path) if self._path else None
         self._tokens = (*self._given, *self._read())
         self.closed = bool(settings.tokens or settings.tokens_file)  # also with an empty file: nobody gets in
         if self.closed and settings.insecure:
@@ -60,7 +61,7 @@ class Keys:
 
     def refresh(self) -> None:
         """Read the file again if it changed; a file that cannot be read changes nothing, and is logged once."""
-        seen = self._signature()
+        seen = files.signature(self._path) if self._path else None
         if seen == self._seen:
             return
         self._seen = seen
@@ -102,13 +103,6 @@ class Keys:
         host = head.get(b"host", b"").decode("latin-1")
         if not (_loopback(str((scope.get("server") or ("",))[0])) and _loopback(_name(host))):
             raise Problem(403, INSECURE)
-
-    def _signature(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._path.stat() if self._path else None
-        except OSError:
-            return None
-        return (found.st_mtime_ns, found.st_ino, found.st_size) if found else None
 
     def _read(self) -> tuple[Token, ...]:
         if self._path is None:

@@ -81,6 +81,31 @@ def integer(value: object, name: str, low: int, high: int) -> int:
     return value
 
 
+def share(value: object, name: str) -> float:
+    """Return `value` if it is a number in 0..1.
+
+    Raises:
+        DataError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DataError(f"{name} must be a number in 0..1, got {_told(value)}")
+    return float(value)
+
+
+def boolean(value: object, name: str) -> bool:
+    """Return `value` if it is true or false, else raise `DataError`."""
+    if not isinstance(value, bool):
+        raise DataError(f"{name} must be true or false, got {_told(value)}")
+    return value
+
+
+def note(value: object) -> str:
+    """Return a text for people, on one line, of at most 256 characters, else raise `DataError`."""
+    if not isinstance(value, str) or len(value) > LONGEST_ID:
+        raise DataError(f"why must be a text of at most {LONGEST_ID} characters, got {_told(value)}")
+    return " ".join(value.split())
+
+
 def identifiers(ids: object, most: int) -> list[str | int]:
     """Return the distinct ids in a list of 1..`most` strings or 64-bit integers.
 

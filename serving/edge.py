@@ -1,7 +1,8 @@
 """The edge: what every request passes first and every answer last, as one pure ASGI middleware.
 
 ```
-in flight (429) -> token (401, 403) -> rate (429) -> body size (413) and pace (408) -> content type (415) -> form (400) -> BentoML -> in time (504)
+in flight (429) -> token (401, 403) -> rate (429) -> body size (413) and pace (408) -> content type (415)
+    -> form (400) -> BentoML -> in time (504)
 ```
 It gives each request an id, writes the version into each answer's head, counts, and turns whatever error the
 layers below produce into the one format of `problems.py`. BentoML itself has no body limit, logs a traceback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 import uuid
@@ -55,3 +56,12 @@ class Exchange:
             key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
         )
+
+
+def assigned(key: str, salt: object) -> float:
+    """Return where in 0..1 a key falls: the same everywhere and always, and another place for each salt.
+
+    >>> assigned("user-1", 3) == assigned("user-1", 3) != assigned("user-1", 4)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2**64

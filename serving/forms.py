@@ -23,6 +23,10 @@ X = Annotated[
 Vectors = Annotated[Any, WithJsonSchema({**ROWS, "description": "Embeddings as `/v1/embed` returned them."})]
 Ids = Annotated[Any, WithJsonSchema({**ROWS, "items": {"type": ["string", "integer"]}, "description": "Distinct ids."})]
 Whole = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1})]
+Version = Annotated[
+    Any, WithJsonSchema({"type": "integer", "minimum": 1, "description": "Answer with this version and no other."})
+]
+Share = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
 Where = Annotated[Any, WithJsonSchema({"type": "object", "description": "Payload keys and the values they must have."})]
 Payload = Annotated[
     Any, WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": "One object per id."})
@@ -93,6 +97,7 @@ class PredictForm(Form):
     binary: ClassVar[bool] = True
     x: X
     top_k: Whole = Field(default=1, description="How many labels to return per sample, likeliest first.")
+    model_version: Version = None
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]], "top_k": 3}})
 
@@ -102,6 +107,7 @@ class EmbedForm(Form):
 
     binary: ClassVar[bool] = True
     x: X
+    model_version: Version = None
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]]}})
 
@@ -114,7 +120,9 @@ class SearchForm(Form):
     vectors: Vectors = None
     space: str | None = Field(default=None, description="The space that `/v1/embed` named; needed with `vectors`.")
     k: Whole = Field(default=10, description="How many hits to return per query, best first.")
+    offset: Any = Field(default=0, json_schema_extra={"type": "integer"}, description="Hits to leave out, for paging.")
     where: Where = None
+    model_version: Version = None
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]], "k": 5, "where": {"shop": "a"}}})
 
@@ -131,9 +139,66 @@ class AddForm(Form):
     )
 
 
+class GetForm(Form):
+    """Ids to look up."""
+
+    ids: Ids
+    vectors: Any = Field(default=False, json_schema_extra={"type": "boolean"}, description="Return the vectors too.")
+
+    model_config = ConfigDict(json_schema_extra={"example": {"ids": ["a-1"], "vectors": False}})
+
+
 class RemoveForm(Form):
     """Ids to forget."""
 
     ids: Ids
 
     model_config = ConfigDict(json_schema_extra={"example": {"ids": ["a-1", "a-2"]}})
+
+
+WHY = "For the history; one line."
+
+
+class PromoteForm(Form):
+    """The version that is to be live."""
+
+    version: Whole
+    why: str = Field(default="", description=WHY)
+
+    model_config = ConfigDict(json_schema_extra={"example": {"version": 1, "why": "best so far"}})
+
+
+class RollbackForm(Form):
+    """Where to go back to: by default, to the version that was live before."""
+
+    to: Whole = None
+    why: str = Field(default="", description=WHY)
+
+    model_config = ConfigDict(json_schema_extra={"example": {"to": 1, "why": "too many wrong hits"}})
+
+
+class TrialForm(Form):
+    """A version to try, and its share of the requests; share 0 ends the trial."""
+
+    version: Whole = None
+    share: Share = Field(default=0.0, description="Of the requests, 0..1.")
+    why: str = Field(default="", description=WHY)
+
+    model_config = ConfigDict(json_schema_extra={"example": {"share": 0, "why": "seen enough"}})
+
+
+class ShadowForm(TrialForm):
+    """A version that is asked as well and whose answers are compared; share 0 ends it."""
+
+
+class CanaryForm(TrialForm):
+    """A version that answers a share of the requests, and the limits over which it is stopped; share 0 ends it."""
+
+    errors: Share = Field(
+        default=0.02, description="Share of its requests that may fail; the live version answers them."
+    )
+    nans: Any = Field(default=0, json_schema_extra={"type": "integer"}, description="Answers that may be NaN.")
+    agreement: Share = Field(
+        default=0.0, description="Share of samples on which it must name the live version's label."
+    )
+    least: Whole = Field(default=50, description="Requests and compared samples before a share counts.")

@@ -71,9 +71,9 @@ class Live:
         found = shares.topk(min(top, known), dim=1)
         return found.values, found.indices
 
-    def search(self, queries: Floats, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(self, queries: Floats, k: int, where: Where | None, offset: int = 0) -> list[list[Hit]]:
         """Return up to `k` hits of each query `[N, D]`, best first, from the rows this version reads."""
-        return self._gallery().search(queries, self.space, k, where)
+        return self._gallery().search(queries, self.space, k, where, offset=offset)
 
     def unreadable(self) -> list[str]:
         """Return the spaces that have rows and that this version does not read, sorted."""

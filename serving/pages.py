@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
-from serving.answers import GalleryState, Published, Refusal, Versions
+from serving.admin import rollout_state
+from serving.answers import GalleryState, Published, Refusal, RolloutState, Versions
 from serving.live import unreadable
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
@@ -23,6 +24,7 @@ from serving.runtime import Runtime
 NEWEST = 50  # versions that /v1/versions lists
 GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/versions": (Versions, f"Live, retired, rejected and published versions (the newest {NEWEST}), with reports."),
+    "/v1/rollout": (RolloutState, "Canary, shadow, what was seen of them, and the workers of this server."),
     "/v1/gallery": (GalleryState, "What the gallery holds, and what of it the live version reads."),
     "/metrics": (None, "Metrics in the Prometheus text format."),
     "/livez": (None, "200 while the process answers."),
@@ -50,7 +52,16 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     def versions(request: Request) -> Response:
         return _answer(all_versions(runtime, request.scope["lifelong"].request_id))
 
-    handlers = {"/docs.json": openapi, "/metrics": metrics, "/v1/gallery": gallery, "/v1/versions": versions}
+    def rollout(request: Request) -> Response:
+        return _answer(rollout_state(runtime, request.scope["lifelong"].request_id))
+
+    handlers = {
+        "/docs.json": openapi,
+        "/v1/rollout": rollout,
+        "/metrics": metrics,
+        "/v1/gallery": gallery,
+        "/v1/versions": versions,
+    }
     return Starlette(routes=[Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()])
 
 
@@ -100,7 +111,7 @@ def _report(registry: Registry, version: int) -> dict[str, Any] | None:
     return report.as_dict() if report else None
 
 
-def _answer(model: Versions | GalleryState) -> Response:
+def _answer(model: Versions | GalleryState | RolloutState) -> Response:
     return Response(model.model_dump_json(), media_type="application/json", headers=version_header(model.version))
 
 

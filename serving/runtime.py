@@ -10,11 +10,15 @@ from typing import final
 
 from lifelong.errors import Unavailable
 from lifelong.release.registry import Registry
+from lifelong.release.rollout import Limits
 from lifelong.telemetry import Telemetry
 from serving.audit import Audit
 from serving.auth import Keys
+from serving.crew import Crew, Report
 from serving.exchange import Exchange
 from serving.live import unreadable
+from serving.mirror import Mirror
+from serving.router import Router
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
@@ -35,12 +39,14 @@ class Runtime:
         self.settings, self._multiprocess = settings, multiprocess
         self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
+        self.crew = Crew(settings.state / "workers")
         self._shelf: Shelf | None = None
+        self._router: Router | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
         self._level = logging.NOTSET
         self._parent = os.getppid() if multiprocess else 0
-        self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
+        self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
 
     @property
     def slot(self) -> Slot:
@@ -52,6 +58,18 @@ class Runtime:
         if self._slot is None:
             raise Unavailable("the server is starting or stopping; try again in a moment")
         return self._slot
+
+    @property
+    def router(self) -> Router:
+        """What chooses the version of a request; raises like `slot`."""
+        if self._router is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._router
+
+    @property
+    def mirror(self) -> Mirror:
+        """What compares versions; raises like `slot`."""
+        return self.router.mirror
 
     @property
     def telemetry(self) -> Telemetry:
@@ -79,6 +97,9 @@ class Runtime:
             poll_seconds=settings.poll_seconds,
             keep=settings.keep_retired,
         )
+        guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
+        self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
+        self._router.mirror.start()
         self._slot.start()
         self.polled()
         gc.collect()
@@ -87,12 +108,15 @@ class Runtime:
 
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
-        slot, shelf = self._slot, self._shelf
-        self._slot = self._shelf = None
+        slot, shelf, router = self._slot, self._shelf, self._router
+        self._slot = self._shelf = self._router = None
         if slot is not None:
             slot.stop()
+        if router is not None:
+            router.mirror.stop()
         if shelf is not None:
             shelf.close()
+        self.crew.leave()
         _set_level(self._level)
         gc.unfreeze()
 
@@ -151,15 +175,23 @@ class Runtime:
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return
+        beside = slot.trials.beside
+        refused = {str(version): why for version, why in beside.refused.items()}
+        ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
+        self.crew.write(Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused))
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
-        shown = (view.sequence, slot.version, pointer)
+        shown = (view.sequence, slot.version, pointer, beside.rollout.seq)
         if shown == self._shown:
             return
+        trial = beside.rollout.canary
         self._shown, stats = shown, view.stats()
         lost = unreadable(slot.live, stats.by_space) if slot.version else 0
         for name, value in (
             ("lifelong_live_version", slot.version or 0),
             ("lifelong_pointer_version", pointer),
+            ("lifelong_canary_version", beside.canary.version if beside.canary else 0),
+            ("lifelong_canary_share", trial.share if beside.canary and trial else 0),
+            ("lifelong_shadow_version", beside.shadow.version if beside.shadow else 0),
             ("lifelong_gallery_rows", stats.rows),
             ("lifelong_gallery_unreadable_rows", lost),
             ("lifelong_gallery_sequence", stats.sequence),

@@ -57,6 +57,13 @@ class Settings:
     workers: int = field(
         default=1, metadata=_about("server processes; each polls, swaps and holds the model for itself", 1, 64)
     )
+    guard_errors: float = field(
+        default=0.5,
+        metadata=_about(
+            "share of requests that fail and the version before answers, over which that is put back", 0, 1
+        ),
+    )
+    guard_least: int = field(default=20, metadata=_about("requests before that share counts", 1))
     rate_per_second: float = field(
         default=0.0, metadata=_about("requests per second and client over time; more are answered 429, 0 is no limit")
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lifelong.errors import Locked, NotFound
-from lifelong.gallery.base import Vectors
+from lifelong.gallery.base import Row, Vectors
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.view import FrozenView
 from lifelong.types import Space
@@ -61,6 +61,10 @@ class Shelf:
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows durably and return how many were there; raises like `add`."""
         return self._writer().remove(ids)
+
+    def get(self, ids: Sequence[str | int]) -> list[Row | None]:
+        """Return the row of each id, None where there is none; those of other workers as far as they were seen."""
+        return self._gallery.get(ids)
 
     def refresh(self) -> int:
         """See what the writer has written; return the newest sequence number."""

@@ -84,6 +84,7 @@ SETS_THREADS = {
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
     "lifelong/commands/train.py",
+    "serving/mirror.py",  # the thread that compares, likewise
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way
 }

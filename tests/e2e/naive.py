@@ -6,7 +6,9 @@ import os
 import time
 
 from serving import answers, decode, forms
-from serving.service import Endpoints, _prediction, endpoint, make
+from serving.asking import prediction
+from serving.endpoints import endpoint
+from serving.service import Endpoints, make
 from serving.settings import Settings, metrics_folder
 
 
@@ -22,7 +24,7 @@ class Naive(Endpoints):
         x = decode.samples(form.x, live.shape, 256)
         shares, indices = live.predict(x, form.top_k)
         rows = zip(shares.tolist(), indices.tolist(), strict=True)
-        predictions = [_prediction(live, *row) for row in rows]
+        predictions = [prediction(live, *row) for row in rows]
         return answers.Predictions(version=version, request_id=form.request_id, predictions=predictions)
 
 

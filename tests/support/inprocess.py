@@ -7,14 +7,13 @@ import time
 
 from starlette.testclient import TestClient
 
-from serving import answers, service
+from serving import service
+from serving.pages import GETS
 from serving.settings import Settings
 
 X = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
-ANSWERS = {route: answer for route, (_, answer) in service.POSTS.items()} | {
-    "/v1/versions": answers.Versions,
-    "/v1/gallery": answers.GalleryState,
-}
+ANSWERS = {route: answer for route, (_, answer) in service.POSTS.items()}
+ANSWERS |= {route: answer for route, (answer, _) in GETS.items() if answer is not None}
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ class Guess(BaseModel):
 
 
 class Prediction(Guess):
-    """The likeliest label of one sample, and the runners-up."""
+    """The likeliest label of one sample, and the runners-up; `id` is for feedback, null unless it was asked for."""
 
+    id: str | None = None
     top: list[Guess]
 
 
@@ -126,6 +127,35 @@ class RolloutState(Answer):
     shadow: Trial | None
     limits: dict[str, float]
     workers: list[Worker]
+
+
+class Labelled(Answer):
+    """What became of the labels; `unknown` are ids of predictions that are not (or no longer) remembered."""
+
+    version: int | None  # type: ignore[assignment]  # labels are taken before anything is live
+    accepted: int
+    corrected: int
+    duplicate: int
+    stale: int
+    unknown: list[str]
+
+
+class Accuracy(BaseModel):
+    """Of the predictions of one version that were labelled: how many were right, in all and by true label."""
+
+    version: int
+    correct: int
+    total: int
+    by_label: dict[str, tuple[int, int]]
+
+
+class Accuracies(Answer):
+    """What feedback says of each version, newest first, and how much of it no trainer has read yet."""
+
+    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
+    versions: list[Accuracy]
+    remembered: int
+    backlog: int
 
 
 class GalleryState(Answer):

@@ -27,6 +27,11 @@ class Asking(Routes):
         live, (x, shares, indices) = router.answer(form, ask)
         router.told(form, live, x, [row[0] for row in indices])
         rows = [prediction(live, *row) for row in zip(shares, indices, strict=True)]
+        if decode.boolean(form.remember, "remember"):
+            for row, name in zip(
+                rows, self.runtime.remembered.add(live.version, [r.label for r in rows], x), strict=True
+            ):
+                row.id = name
         return answers.Predictions(version=live.version, request_id=form.request_id, predictions=rows)
 
     @endpoint("/v1/embed")

@@ -112,9 +112,9 @@ def identifiers(ids: object, most: int) -> list[str | int]:
     Raises:
         DataError: Not such a list; the message says which entry is wrong.
     """
-    entries = _listed(ids, "ids", most)
+    listed = entries(ids, "ids", most)
     seen: set[str] = set()
-    for at, value in enumerate(entries):
+    for at, value in enumerate(listed):
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DataError(f"ids[{at}] must be a string or an integer, got {_told(value)}")
         if isinstance(value, str) and not 1 <= len(value) <= LONGEST_ID:
@@ -124,7 +124,7 @@ def identifiers(ids: object, most: int) -> list[str | int]:
         if str(value) in seen:
             raise DataError(f"ids[{at}] is there twice: {_told(value)}")
         seen.add(str(value))
-    return entries
+    return listed
 
 
 def payloads(payload: object, count: int) -> list[dict[str, Any]] | None:
@@ -209,7 +209,8 @@ def _leaves(value: list[Any]) -> set[type]:
     return kinds
 
 
-def _listed(value: object, name: str, most: int) -> list[Any]:
+def entries(value: object, name: str, most: int) -> list[Any]:
+    """Return `value` if it is a list of 1..`most` entries, else raise `DataError`."""
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         got = f"{len(value)} entries" if isinstance(value, list) else _kind(value)
         raise DataError(f"{name} must be a list of 1..{most} entries, got {got}")

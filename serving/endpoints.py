@@ -22,6 +22,7 @@ POSTS: dict[str, tuple[type[forms.Form], type[answers.Answer]]] = {
     "/v1/gallery/add": (forms.AddForm, answers.Added),
     "/v1/gallery/get": (forms.GetForm, answers.Rows),
     "/v1/gallery/remove": (forms.RemoveForm, answers.Removed),
+    "/v1/feedback": (forms.FeedbackForm, answers.Labelled),
     "/v1/admin/promote": (forms.PromoteForm, answers.Moved),
     "/v1/admin/rollback": (forms.RollbackForm, answers.Moved),
     "/v1/admin/canary": (forms.CanaryForm, answers.RolloutState),

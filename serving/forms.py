@@ -27,6 +27,12 @@ Version = Annotated[
     Any, WithJsonSchema({"type": "integer", "minimum": 1, "description": "Answer with this version and no other."})
 ]
 Share = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+Labels = Annotated[
+    Any,
+    WithJsonSchema(
+        {**ROWS, "items": {"type": "object"}, "description": "Objects: prediction, label, and revision if it has one."}
+    ),
+]
 Where = Annotated[Any, WithJsonSchema({"type": "object", "description": "Payload keys and the values they must have."})]
 Payload = Annotated[
     Any, WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": "One object per id."})
@@ -98,6 +104,9 @@ class PredictForm(Form):
     x: X
     top_k: Whole = Field(default=1, description="How many labels to return per sample, likeliest first.")
     model_version: Version = None
+    remember: Any = Field(
+        default=False, json_schema_extra={"type": "boolean"}, description="Return an id per prediction, for feedback."
+    )
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]], "top_k": 3}})
 
@@ -154,6 +163,16 @@ class RemoveForm(Form):
     ids: Ids
 
     model_config = ConfigDict(json_schema_extra={"example": {"ids": ["a-1", "a-2"]}})
+
+
+class FeedbackForm(Form):
+    """Labels of predictions that were remembered: at any time, in any order, again, or corrected."""
+
+    labels: Labels
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"labels": [{"prediction": "5f2c7d0e9ab14c33a1d2-0", "label": "cat"}]}}
+    )
 
 
 WHY = "For the history; one line."

@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import time
+from pathlib import Path
 from typing import final
 
 from lifelong.errors import Unavailable
@@ -18,10 +20,12 @@ from serving.crew import Crew, Report
 from serving.exchange import Exchange
 from serving.live import unreadable
 from serving.mirror import Mirror
+from serving.remembered import Remembered
 from serving.router import Router
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
+from serving.stream import Stream
 
 log = logging.getLogger("lifelong.serving")
 
@@ -40,6 +44,10 @@ class Runtime:
         self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
         self.crew = Crew(settings.state / "workers")
+        self.stream = Stream(
+            Path(settings.stream) if settings.stream else settings.state / "stream", settings.feedback_backlog
+        )
+        self._remembered: Remembered | None = None
         self._shelf: Shelf | None = None
         self._router: Router | None = None
         self._slot: Slot | None = None
@@ -72,6 +80,13 @@ class Runtime:
         return self.router.mirror
 
     @property
+    def remembered(self) -> Remembered:
+        """Predictions that may be labelled; raises like `slot`."""
+        if self._remembered is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._remembered
+
+    @property
     def telemetry(self) -> Telemetry:
         """The metrics; raises like `slot`."""
         if self._telemetry is None:
@@ -97,6 +112,7 @@ class Runtime:
             poll_seconds=settings.poll_seconds,
             keep=settings.keep_retired,
         )
+        self._remembered = Remembered(settings.state / "feedback" / "predictions.sqlite", settings.remember)
         guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
         self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
         self._router.mirror.start()
@@ -116,6 +132,10 @@ class Runtime:
             router.mirror.stop()
         if shelf is not None:
             shelf.close()
+        if self._remembered is not None:
+            self._remembered.close()
+            self._remembered = None
+        self.stream.close()
         self.crew.leave()
         _set_level(self._level)
         gc.unfreeze()
@@ -167,6 +187,7 @@ class Runtime:
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
         if outcome != "rejected":
             self.telemetry.observe("lifelong_swap_seconds", seconds)
+            self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
@@ -179,8 +200,9 @@ class Runtime:
         refused = {str(version): why for version, why in beside.refused.items()}
         ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
         self.crew.write(Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused))
+        waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
-        shown = (view.sequence, slot.version, pointer, beside.rollout.seq)
+        shown = (view.sequence, slot.version, pointer, beside.rollout.seq, waiting)
         if shown == self._shown:
             return
         trial = beside.rollout.canary
@@ -192,6 +214,7 @@ class Runtime:
             ("lifelong_canary_version", beside.canary.version if beside.canary else 0),
             ("lifelong_canary_share", trial.share if beside.canary and trial else 0),
             ("lifelong_shadow_version", beside.shadow.version if beside.shadow else 0),
+            ("lifelong_feedback_backlog", waiting),
             ("lifelong_gallery_rows", stats.rows),
             ("lifelong_gallery_unreadable_rows", lost),
             ("lifelong_gallery_sequence", stats.sequence),

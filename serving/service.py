@@ -24,6 +24,7 @@ from serving.admin import Admin
 from serving.asking import Asking
 from serving.edge import Edge
 from serving.endpoints import POSTS
+from serving.feedback import Feedback
 from serving.pages import GETS, pages
 from serving.runtime import Runtime
 from serving.settings import Settings, metrics_folder
@@ -34,7 +35,7 @@ for _name, _logger in logging.root.manager.loggerDict.items():
         _logger.disabled = False  # importing bentoml configures logging and mutes every logger that exists already
 
 
-class Endpoints(Asking, Storing, Admin):
+class Endpoints(Asking, Storing, Feedback, Admin):
     """What is asked with POST. One request takes one version once, and with it one model and one gallery view."""
 
     @bentoml.on_startup

@@ -57,6 +57,15 @@ class Settings:
     workers: int = field(
         default=1, metadata=_about("server processes; each polls, swaps and holds the model for itself", 1, 64)
     )
+    stream: str = field(
+        default="", metadata=_about("folder of the log that feedback is written to; empty: `stream` of the state folder")
+    )
+    remember: int = field(
+        default=100_000, metadata=_about("predictions that can still be labelled; the oldest are forgotten", 1, 10**9)
+    )
+    feedback_backlog: int = field(
+        default=1_000_000, metadata=_about("labels that may wait for the trainer; more are answered 429", 1)
+    )
     guard_errors: float = field(
         default=0.5,
         metadata=_about(

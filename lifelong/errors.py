@@ -14,7 +14,8 @@ LifelongError            exit 1  HTTP 500
 ├── Locked               exit 8  HTTP 409   another process writes here
 ├── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
 │   └── Busy             exit 9  HTTP 429   too much is under way; again later
-└── Forbidden            exit 10 HTTP 403   no token, or one that may not do this
+├── Forbidden            exit 11 HTTP 403   no token, or one that may not do this
+└── RetentionGap         exit 10 HTTP 410   a stream deleted records that were not read yet
 ```
 
 A message says what is wrong, what was got and what to do, in one line. Anything that is not a
@@ -128,5 +129,12 @@ class Busy(Unavailable):
 class Forbidden(LifelongError):
     """No token, an unknown one, or one that may not do this."""
 
-    exit_code = 10
+    exit_code = 11
     http_status = 403
+
+
+class RetentionGap(LifelongError):
+    """A stream deleted records before they were read."""
+
+    exit_code = 10
+    http_status = 410

@@ -7,11 +7,17 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 
-class Answer(BaseModel):
-    """What every answer says."""
+class Status(BaseModel):
+    """What every answer says, also before anything is live."""
+
+    version: int | None = Field(description="The live version of the worker that answered; null if there is none.")
+    request_id: str = Field(description="Also in the header x-request-id, and in the server's log.")
+
+
+class Answer(Status):
+    """What every answer of a model says."""
 
     version: int = Field(description="The version that produced all of this answer.")
-    request_id: str = Field(description="Also in the header x-request-id, and in the server's log.")
 
 
 class Guess(BaseModel):
@@ -91,10 +97,9 @@ class Rows(Answer):
     missing: int
 
 
-class Moved(Answer):
+class Moved(Status):
     """Which version the registry names now, and which before; `version` answered this."""
 
-    version: int | None  # type: ignore[assignment]  # the first promotion comes before anything is live
     live: int
     previous: int | None
     sequence: int
@@ -118,10 +123,9 @@ class Worker(BaseModel):
     refused: dict[str, str]
 
 
-class RolloutState(Answer):
+class RolloutState(Status):
     """What is tried beside the live version, the limits of the canary, and the workers of this server."""
 
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
     sequence: int
     canary: Trial | None
     shadow: Trial | None
@@ -129,10 +133,9 @@ class RolloutState(Answer):
     workers: list[Worker]
 
 
-class Labelled(Answer):
+class Labelled(Status):
     """What became of the labels; `unknown` are ids of predictions that are not (or no longer) remembered."""
 
-    version: int | None  # type: ignore[assignment]  # labels are taken before anything is live
     accepted: int
     corrected: int
     duplicate: int
@@ -149,19 +152,17 @@ class Accuracy(BaseModel):
     by_label: dict[str, tuple[int, int]]
 
 
-class Accuracies(Answer):
+class Accuracies(Status):
     """What feedback says of each version, newest first, and how much of it no trainer has read yet."""
 
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
     versions: list[Accuracy]
     remembered: int
     backlog: int
 
 
-class GalleryState(Answer):
+class GalleryState(Status):
     """What the gallery holds; `unreadable` counts the rows in spaces that the version does not read."""
 
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
     rows: int
     by_space: dict[str, int]
     unreadable: int
@@ -184,10 +185,9 @@ class Published(BaseModel):
     report: dict[str, Any] | None
 
 
-class Versions(Answer):
+class Versions(Status):
     """What is live, what can be returned to at once, what was refused, and what the registry holds (newest first)."""
 
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
     space: str | None
     labels: int
     retired: list[int]

@@ -15,7 +15,7 @@ from serving.live import Floats, Live
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 
-POSTS: dict[str, tuple[type[forms.Form], type[answers.Answer]]] = {
+POSTS: dict[str, tuple[type[forms.Form], type[answers.Status]]] = {
     "/v1/predict": (forms.PredictForm, answers.Predictions),
     "/v1/embed": (forms.EmbedForm, answers.Embeddings),
     "/v1/search": (forms.SearchForm, answers.Hits),
@@ -30,11 +30,11 @@ POSTS: dict[str, tuple[type[forms.Form], type[answers.Answer]]] = {
 }
 
 
-def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Answer]], Any]:
+def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any]:
     """Return a decorator: a method from form to answer becomes a typed BentoML API at `route`."""
     form, answer = POSTS[route]
 
-    def decorated(method: Callable[[Any, Any], answers.Answer]) -> Any:  # noqa: ANN401
+    def decorated(method: Callable[[Any, Any], answers.Status]) -> Any:  # noqa: ANN401
         @functools.wraps(method)
         def answered(self: Routes, form: forms.Form, /) -> Response:
             try:

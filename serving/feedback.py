@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from lifelong.errors import DataError
 from serving import answers, decode, forms
 from serving.endpoints import Routes, endpoint
@@ -22,8 +21,7 @@ class Feedback(Routes):
         stream.check()
         counts = dict.fromkeys(OUTCOMES, 0)
         unknown: list[str] = []
-        for verdict in verdicts:
-            outcome, seconds = remembered.label(verdict, stream.append)
+        for verdict, (outcome, seconds) in zip(verdicts, remembered.label(verdicts, stream.append), strict=True):
             counts[outcome] += 1
             telemetry.count("lifelong_feedback_total", outcome=outcome)
             if outcome == "unknown":
@@ -32,9 +30,7 @@ class Feedback(Routes):
                 telemetry.observe("lifelong_feedback_delay_seconds", seconds)
         self.runtime.handled("/v1/feedback", len(verdicts))
         del counts["unknown"]
-        return answers.Labelled(
-            version=self.runtime.version(), request_id=form.request_id, **counts, unknown=unknown
-        )
+        return answers.Labelled(version=self.runtime.version(), request_id=form.request_id, **counts, unknown=unknown)
 
 
 def read(labels: object, most: int) -> list[Verdict]:
@@ -45,11 +41,17 @@ def read(labels: object, most: int) -> list[Verdict]:
     """
     found = []
     for at, entry in enumerate(decode.entries(labels, "labels", most)):
-        if not isinstance(entry, dict) or not {"prediction", "label"} <= set(entry) <= {"prediction", "label", "revision"}:
+        if not isinstance(entry, dict) or not {"prediction", "label"} <= set(entry) <= {
+            "prediction",
+            "label",
+            "revision",
+        }:
             raise DataError(f"labels[{at}] must be an object with prediction and label, and revision if it has one")
         label, revision = entry["label"], entry.get("revision")
         if isinstance(label, bool) or not isinstance(label, str | int) or len(str(label)) > decode.LONGEST_ID:
-            raise DataError(f"labels[{at}].label must be a string of at most {decode.LONGEST_ID} characters or an integer")
+            raise DataError(
+                f"labels[{at}].label must be a string of at most {decode.LONGEST_ID} characters or an integer"
+            )
         if isinstance(label, int) and abs(label) >= 2**63:
             raise DataError(f"labels[{at}].label must fit 64 bits")
         if revision is not None:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
 from serving.admin import rollout_state
-from serving.answers import Accuracies, Accuracy, GalleryState, Published, Refusal, RolloutState, Versions
+from serving.answers import Accuracies, Accuracy, GalleryState, Published, Refusal, RolloutState, Status, Versions
 from serving.live import unreadable
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
@@ -59,7 +59,8 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     def accuracy(request: Request) -> Response:
         return _answer(accuracies(runtime, request.scope["lifelong"].request_id))
 
-    handlers = {"/v1/accuracy": accuracy, 
+    handlers = {
+        "/v1/accuracy": accuracy,
         "/docs.json": openapi,
         "/v1/rollout": rollout,
         "/metrics": metrics,
@@ -135,7 +136,7 @@ def _report(registry: Registry, version: int) -> dict[str, Any] | None:
     return report.as_dict() if report else None
 
 
-def _answer(model: Versions | GalleryState | RolloutState | Accuracies) -> Response:
+def _answer(model: Status) -> Response:
     return Response(model.model_dump_json(), media_type="application/json", headers=version_header(model.version))
 
 

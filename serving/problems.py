@@ -47,7 +47,9 @@ class Problem(Exception):
     @classmethod
     def of(cls, error: LifelongError) -> Problem:
         """Return the problem that says what `error` says, under its own HTTP status."""
-        return cls(error.http_status, str(error), URN + type(error).__name__, retry=5 if error.http_status == 429 else 1)
+        return cls(
+            error.http_status, str(error), URN + type(error).__name__, retry=5 if error.http_status == 429 else 1
+        )
 
     def response(self, version: int | None, request_id: str) -> Response:
         """Return the answer that says this; `version` is the live one."""

@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS labels(id TEXT PRIMARY KEY, label TEXT NOT NULL, revi
 CREATE TABLE IF NOT EXISTS tallies(version INTEGER, label TEXT, correct INTEGER NOT NULL, total INTEGER NOT NULL,
     PRIMARY KEY(version, label)) WITHOUT ROWID;
 """
-Append = Callable[[str, Floats, Label], None]
+Append = Callable[[Sequence[tuple[str, Floats, Label]]], None]
 
 
 @final
@@ -103,42 +103,46 @@ class Remembered:
                 self._sweep()
         return ids
 
-    def label(self, verdict: Verdict, append: Append) -> tuple[str, float]:
-        """Take a label; return what became of it, and the seconds since the prediction (0 if it is unknown).
+    def label(self, verdicts: Sequence[Verdict], append: Append) -> list[tuple[str, float]]:
+        """Take labels; return what became of each, and the seconds since its prediction (0 if that is unknown).
 
         Args:
-            verdict: The label.
+            verdicts: The labels.
             append: Puts `(sample id, x, label)` into the stream, durably; what it has already it leaves out.
 
         Returns:
             `accepted`, `corrected`, `duplicate` (the same was said before), `stale` (of an older revision than what
             is known) or `unknown` (never made here, or forgotten).
         """
+        pending: list[tuple[str, Floats, Label]] = []
         with self._writing():
-            found = self._db.execute(
-                "SELECT version, label, shape, x, time FROM predictions WHERE id = ?", (verdict.prediction,)
-            ).fetchone()
-            if found is None:
-                return "unknown", 0.0
-            version, predicted, shape, data, made = found
-            said = json.dumps(verdict.label)
-            known = self._db.execute(
-                "SELECT label, revision FROM labels WHERE id = ?", (verdict.prediction,)
-            ).fetchone()
-            if known and known[0] == said:
-                return "duplicate", 0.0
-            revision = verdict.revision if verdict.revision is not None else (known[1] + 1 if known else 1)
-            if known and revision <= known[1]:
-                return "stale", 0.0
-            x = np.frombuffer(data, "<f4").reshape(json.loads(shape))
-            digest = hashlib.sha256(said.encode()).hexdigest()[:8]
-            append(f"{verdict.prediction}.{revision}.{digest}", x, verdict.label)
-            self._db.execute(
-                "INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (verdict.prediction, said, revision)
-            )
-            if known:
-                self._count(version, known[0], predicted, -1)
-            self._count(version, said, predicted, +1)
+            found = [self._take(verdict, pending) for verdict in verdicts]
+            if pending:
+                append(pending)
+        return found
+
+    def _take(self, verdict: Verdict, pending: list[tuple[str, Floats, Label]]) -> tuple[str, float]:
+        """Note one label in the open transaction, and what the stream is to get of it."""
+        row = self._db.execute(
+            "SELECT version, label, shape, x, time FROM predictions WHERE id = ?", (verdict.prediction,)
+        ).fetchone()
+        if row is None:
+            return "unknown", 0.0
+        version, predicted, shape, data, made = row
+        said = json.dumps(verdict.label)
+        known = self._db.execute("SELECT label, revision FROM labels WHERE id = ?", (verdict.prediction,)).fetchone()
+        if known and known[0] == said:
+            return "duplicate", 0.0
+        revision = verdict.revision if verdict.revision is not None else (known[1] + 1 if known else 1)
+        if known and revision <= known[1]:
+            return "stale", 0.0
+        digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+        x = np.frombuffer(data, "<f4").reshape(json.loads(shape))
+        pending.append((f"{verdict.prediction}.{revision}.{digest}", x, verdict.label))
+        self._db.execute("INSERT OR REPLACE INTO labels VALUES (?, ?, ?)", (verdict.prediction, said, revision))
+        if known:
+            self._count(version, known[0], predicted, -1)
+        self._count(version, said, predicted, +1)
         return ("corrected" if known else "accepted"), max(0.0, time.time() - made)
 
     def tallies(self) -> dict[int, dict[Label, tuple[int, int]]]:

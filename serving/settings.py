@@ -58,7 +58,8 @@ class Settings:
         default=1, metadata=_about("server processes; each polls, swaps and holds the model for itself", 1, 64)
     )
     stream: str = field(
-        default="", metadata=_about("folder of the log that feedback is written to; empty: `stream` of the state folder")
+        default="",
+        metadata=_about("folder of the log that feedback is written to; empty: `stream` of the state folder"),
     )
     remember: int = field(
         default=100_000, metadata=_about("predictions that can still be labelled; the oldest are forgotten", 1, 10**9)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import final
 
@@ -13,10 +14,12 @@ from lifelong.sources.log import Log
 from lifelong.sources.record import encode
 from serving.live import Floats
 
+LOOK_SECONDS = 5.0  # between two looks at how far the trainer has read
+
 
 @final
 class Stream:
-    """The trainer's log, as the server writes to it.
+    """The log, written by one thread of this process; other processes may write it at the same time.
 
     Args:
         folder: Of the log; made with the first label.
@@ -25,25 +28,27 @@ class Stream:
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder, self.most = folder, most
-        self._mutex = threading.Lock()
+        self._writer = ThreadPoolExecutor(1, "lifelong-stream")  # a log belongs to the thread that opened it
         self._log: Log | None = None
-        self._looked, self._backlog = 0.0, 0
+        self._looked, self._backlog = -LOOK_SECONDS, 0
 
-    def append(self, sid: str, x: Floats, label: Label) -> None:
-        """Put a labelled sample into the log; durable when this returns, and there once however often it is sent."""
-        with self._mutex:
-            self._open().append([(sid, encode(x, label))])
+    def append(self, records: Sequence[tuple[str, Floats, Label]]) -> None:
+        """Put labelled samples `(id, x, label)` into the log in one step.
+
+        They are durable when this returns, and there once however often they are sent.
+
+        Raises:
+            Unavailable: The disk is full, or others held the log for too long; nothing was added.
+        """
+        rows = [(sid, encode(x, label)) for sid, x, label in records]
+        self._writer.submit(lambda: self._open().append(rows)).result()
 
     def backlog(self) -> int:
-        """Return how many records no trainer has read yet; looked up at most once a second."""
-        with self._mutex:
-            if time.monotonic() - self._looked > 1.0 and (self._log is not None or self.folder.exists()):
-                log, self._looked = self._open(), time.monotonic()
-                facts = log.facts()
-                readers = facts["readers"]
-                read = max(readers.values(), default=0) if isinstance(readers, dict) else 0
-                self._backlog = max(0, int(str(facts["last"] or 0)) - int(read))
-            return self._backlog
+        """Return how many records no trainer has read yet; looked up every few seconds."""
+        if time.monotonic() - self._looked > LOOK_SECONDS and self.folder.exists():
+            self._looked = time.monotonic()
+            self._backlog = self._writer.submit(self._count).result()
+        return self._backlog
 
     def check(self) -> None:
         """Raise `Busy` while the trainer is too far behind."""
@@ -51,11 +56,19 @@ class Stream:
             raise Busy(f"{waiting} labels wait for the trainer, and {self.most} may; send them again later")
 
     def close(self) -> None:
-        """Close the log."""
-        with self._mutex:
-            if self._log is not None:
-                self._log.close()
-                self._log = None
+        """Close the log; what comes later opens it again."""
+        self._writer.submit(self._close).result()
+
+    def _count(self) -> int:
+        facts = self._open().facts()
+        readers = facts["readers"]
+        done = max(readers.values(), default=0) if isinstance(readers, dict) else 0
+        return max(0, int(str(facts["last"] or 0)) - int(done))
+
+    def _close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def _open(self) -> Log:
         if self._log is None:

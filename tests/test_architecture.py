@@ -43,6 +43,7 @@ LIBRARY: dict[str, set[str]] = {
     "datatable": {"errors", "labels", "datafiles"},
     "data": VALUES | {"datafiles", "datatable"},
     "streams": VALUES | {"data"},
+    "sources": {"errors", "labels", "files"},
     "models": VALUES | FILES,
     "gallery": VALUES | {"locks"},
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
@@ -63,6 +64,7 @@ STRATEGIES |= {"labels"}  # the label map that `prepare` is handed
 SERVING = {"errors", "types", "models", "release", "gallery", "telemetry"}
 SERVING |= {"labels"}  # the type of a label, in an answer
 SERVING |= {"tokens"}
+SERVING |= {"sources"}  # the log that feedback is written to
 SERVING |= {"files"}  # LAST_GOOD is replaced as a whole, by the one function that knows how
 
 # Packages that are large, or that only one place may know of: the files (or folders) that may import them.
@@ -75,6 +77,10 @@ KEPT_APART = {
     "faiss": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
+    "nats": {"lifelong/sources/jetstream.py"},
+    "redis": {"lifelong/sources/redisstream.py"},
+    "confluent_kafka": {"lifelong/sources/kafka.py"},
+    "pyarrow": {"lifelong/sources/folder.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 

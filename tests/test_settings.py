@@ -19,7 +19,7 @@ def test_an_empty_environment_gives_the_defaults():
 def test_every_setting_can_be_set_by_its_variable():
     """No field is out of reach of the environment."""
     for each in dataclasses.fields(Settings):
-        text = {"Path": "elsewhere", "int": "3000", "float": "0.5", "str": "text", "bool": "true"}[each.type]
+        text = {"Path": "elsewhere", "int": "3000", "float": "0.25", "str": "text", "bool": "true"}[each.type]
         value = {"keep_retired": "3", "workers": "3", "threads": "3"}.get(each.name, text)
 
         loaded = Settings.load({variable(each.name): value})

@@ -19,9 +19,10 @@ from typing import Any, Protocol, final
 from lifelong.errors import LifelongError
 from serving import bodies
 from serving.auth import ADMIN, Keys
-from serving.exchange import Exchange
+from serving.exchange import CALM, Exchange
 from serving.forms import Form
 from serving.limits import Rates
+from serving.logs import REQUEST
 from serving.problems import MEDIA_TYPE, Problem, version_header
 from serving.settings import Settings
 
@@ -30,8 +31,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 
 
 class Process(Protocol):
@@ -80,6 +79,7 @@ class Edge:
         path = scope["path"]
         exchange = Exchange.of(scope, self.routes)
         scope["lifelong"] = exchange
+        REQUEST.set(exchange.request_id)
         reply = Reply(exchange, send, self.runtime)
         self.busy += path not in CALM
         self.runtime.began()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 UNMATCHED = "unmatched"
+CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -41,6 +42,11 @@ class Exchange:
     form: Any = None
     status: int = 0
     started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def calm(self) -> bool:
+        """Whether machines ask for it all the time: health and metrics."""
+        return self.route in CALM
 
     @classmethod
     def of(cls, scope: MutableMapping[str, Any], routes: frozenset[str]) -> Exchange:

@@ -14,6 +14,7 @@ from lifelong.errors import Unavailable
 from lifelong.release.registry import Registry
 from lifelong.release.rollout import Limits
 from lifelong.telemetry import Telemetry
+from serving import logs
 from serving.audit import Audit
 from serving.auth import Keys
 from serving.crew import Crew, Report
@@ -52,7 +53,7 @@ class Runtime:
         self._router: Router | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
-        self._level = logging.NOTSET
+        self._level, self._handler = logging.NOTSET, logs.install(as_json=False)
         self._parent = os.getppid() if multiprocess else 0
         self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
 
@@ -101,7 +102,7 @@ class Runtime:
             ArtifactError: The gallery is damaged.
         """
         settings = self.settings
-        self._level = _set_level(logging.INFO)
+        self._level, self._handler = _set_level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
         self._shelf = Shelf(settings.state / "gallery")
         self._slot = Slot(
@@ -138,6 +139,7 @@ class Runtime:
         self.stream.close()
         self.crew.leave()
         _set_level(self._level)
+        logs.remove(self._handler)
         gc.unfreeze()
 
     def ready(self) -> bool:
@@ -173,6 +175,8 @@ class Runtime:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
             self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
             self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
+        if self.settings.access_log and not exchange.calm:
+            logs.answered(exchange, seconds)
 
     def audited(self, exchange: Exchange) -> None:
         """An admin call was answered; it is noted."""

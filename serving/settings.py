@@ -82,6 +82,8 @@ class Settings:
     )
     tokens_file: str = field(default="", metadata=_about("file of tokens, a line NAME SCOPE SHA256 each"))
     tokens: str = field(default="", metadata=_about("the same lines, separated by ;"))
+    log_json: bool = field(default=False, metadata=_about("logs as JSON, a line each"))
+    access_log: bool = field(default=False, metadata=_about("log each request, except for health and metrics"))
     public_read: bool = field(default=False, metadata=_about("reading needs no token, though tokens are set"))
     insecure: bool = field(
         default=False, metadata=_about("no tokens: who connects over loopback may write and administrate")

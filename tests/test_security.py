@@ -102,3 +102,22 @@ def test_a_client_that_asks_too_often_is_slowed_down(registry, tmp_path, kit):
         assert int(found[2].headers["retry-after"]) > 900
         assert "slow down" in checked(found[2], 429)["detail"]
         assert client.get("/livez").status_code == 200
+
+
+def test_json_logs_have_the_request_id_and_no_token(registry, tmp_path, kit, capfd):
+    """One object per line; health is not logged."""
+    registry.publish(kit.numbered(1))
+    secret, kept = tokens.make("ann", "read")
+    with running(registry, tmp_path, insecure=False, tokens=kept.line(), log_json=True, access_log=True) as client:
+        client.post("/v1/predict", json={"x": X}, headers=bearer(secret) | {"x-request-id": "r-7"})
+        client.post("/v1/" + secret, json={}, headers={"x-request-id": "r-8"})
+        client.get("/livez")
+    text = capfd.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    told = [line for line in lines if line["logger"] == "lifelong.access"]
+    assert [(line["request_id"], line["message"].split()[:3]) for line in told] == [
+        ("r-7", ["POST", "/v1/predict", "200"]),
+        ("r-8", ["POST", "unmatched", "401"]),
+    ]
+    assert "who=ann" in told[0]["message"]
+    assert secret not in text

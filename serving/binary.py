@@ -39,9 +39,11 @@ def raw(body: bytes) -> npt.NDArray[np.float32]:
 
 
 def plain(value: str) -> object:
-    """Return the value of a query parameter: a number where it is one.
+    """Return the value of a query parameter: a number, or true or false, where it is one.
 
     >>> plain("3"), plain("abc")
     (3, 'abc')
     """
+    if value in ("true", "false"):
+        return value == "true"
     return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else value

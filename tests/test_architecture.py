@@ -30,7 +30,9 @@ LIBRARY: dict[str, set[str]] = {
     "__init__": set(),  # the front door: names for type checkers, each loaded when it is first used
     "errors": set(),
     "batching": {"errors"},
-    "client": {"errors"},
+    "client": {"errors", "wire"},
+    "wire": {"errors"},
+    "awaited": {"errors", "client"},
     "files": {"errors"},
     "labels": {"errors"},
     "locks": {"errors"},

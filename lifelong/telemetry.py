@@ -132,16 +132,25 @@ class Telemetry:
         histogram = _known("histogram", name, self._histograms)
         (histogram.labels(**labels) if labels else histogram).observe(value)
 
+    def samples(self) -> list[tuple[str, dict[str, str], float]]:
+        """Return name, labels and value of everything, summed over the processes that share a folder."""
+        return [(s.name, s.labels, s.value) for family in self._merged().collect() for s in family.samples]
+
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format; processes that died no longer count as live."""
-        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._merged())
+
+    def _merged(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, multiprocess
 
         if self.folder is None:
-            return generate_latest(self.registry)
+            return self.registry
         forget_dead(Path(self.folder))
         merged = CollectorRegistry()
         multiprocess.MultiProcessCollector(merged, path=str(self.folder))  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
+        return merged
 
 
 def forget_dead(folder: Path) -> list[int]:

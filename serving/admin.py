@@ -129,11 +129,17 @@ def rollout_state(runtime: Runtime, request_id: str) -> answers.RolloutState:
         version=runtime.version(),
         request_id=request_id,
         sequence=rollout.seq,
+        live=_live(runtime, told),
         canary=trial("canary"),
         shadow=trial("shadow"),
         limits=asdict(rollout.limits),
         workers=[answers.Worker(**asdict(report)) for report in runtime.crew.read()],
     )
+
+
+def _live(runtime: Runtime, told: dict[tuple[str, int], dict[str, Any]]) -> answers.Trial | None:
+    version = runtime.version()
+    return answers.Trial(version=version, share=1.0, seen=told.get(("live", version), {})) if version else None
 
 
 def _end_trials(rollouts: Rollouts, version: int, who: str) -> None:

@@ -127,6 +127,7 @@ class RolloutState(Status):
     """What is tried beside the live version, the limits of the canary, and the workers of this server."""
 
     sequence: int
+    live: Trial | None
     canary: Trial | None
     shadow: Trial | None
     limits: dict[str, float]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -17,6 +18,7 @@ from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
 from serving.admin import rollout_state
 from serving.answers import Accuracies, Accuracy, GalleryState, Published, Refusal, RolloutState, Status, Versions
+from serving.dashboard import Dashboard
 from serving.live import unreadable
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
@@ -27,6 +29,8 @@ GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/rollout": (RolloutState, "Canary, shadow, what was seen of them, and the workers of this server."),
     "/v1/accuracy": (Accuracies, "What feedback says of each version, in all and by true label."),
     "/v1/gallery": (GalleryState, "What the gallery holds, and what of it the live version reads."),
+    "/ui": (None, "The dashboard: one static page."),
+    "/ui/events": (None, "What the dashboard shows, as server-sent events, every two seconds for a while."),
     "/metrics": (None, "Metrics in the Prometheus text format."),
     "/livez": (None, "200 while the process answers."),
     "/readyz": (None, "200 while a version is live, else 503."),
@@ -67,7 +71,10 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
         "/v1/gallery": gallery,
         "/v1/versions": versions,
     }
-    return Starlette(routes=[Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()])
+    parts = {"versions": all_versions, "rollout": rollout_state, "gallery": gallery_state, "accuracy": accuracies}
+    shown = Dashboard(runtime, {name: partial(make, runtime) for name, make in parts.items()})
+    routes = [Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()]
+    return Starlette(routes=[*routes, Route("/ui", shown.page), Route("/ui/events", shown.events)])
 
 
 def gallery_state(runtime: Runtime, request_id: str) -> GalleryState:

@@ -53,6 +53,11 @@ class Endpoints(Asking, Storing, Feedback, Admin):
         return self.runtime.ready()
 
 
+def named(inner: type[Endpoints]) -> dict[str, str]:
+    """Return the route of each endpoint, by the name of its method."""
+    return {name: api.route for name in dir(inner) if hasattr(api := getattr(inner, name), "route")}
+
+
 def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type[Endpoints] = Endpoints) -> Any:  # noqa: ANN401 - bentoml is untyped
     """Return a BentoML service of its own.
 
@@ -79,7 +84,11 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
 
     routes = frozenset([*POSTS, *GETS, "/docs.json"])
     service.mount_asgi_app(pages(runtime, document), path="/", name="pages")
-    service.add_asgi_middleware(Edge, runtime=runtime, forms={r: form for r, (form, _) in POSTS.items()}, routes=routes)
+    answering = inner()
+    methods = {route: getattr(answering, name) for name, route in named(inner).items()}
+    service.add_asgi_middleware(
+        Edge, direct=methods, runtime=runtime, forms={r: form for r, (form, _) in POSTS.items()}, routes=routes
+    )
     return service
 
 

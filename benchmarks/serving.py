@@ -1,8 +1,7 @@
 """The server under load: swaps that nobody notices, and its speed against bare Starlette and plain BentoML.
 
-Everything is a ratio within one run, or a count. Speeds are taken in turns, several rounds each, and are given twice: as
-requests per second, and as CPU seconds of the server per
-request, which other load on the machine disturbs less.
+Everything is a ratio within one run, or a count. Speeds are taken in turns, several rounds each, and given twice: as
+requests per second, and as CPU of the server per request, which other load on the machine disturbs less.
 """
 
 import argparse
@@ -18,6 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import figures
+import numpy as np
+import psutil
+import torch
 from figures import ROOT, figure
 
 from lifelong.client import Client

@@ -1,7 +1,7 @@
 """Load for a server: `serving_load.py PORT CONNECTIONS SECONDS PATH TYPE BODYFILE STOPFILE`; one JSON line at the end.
 
-One thread per connection with a request that is made once, so that little of the machine is spent here. Every answer is looked at:
-its status, and whether its parts are of one version (`told` in serving_models.py).
+One thread per connection with a request that is made once, so that little of the machine is spent here. Of every
+answer the status is looked at, and of every fourth whether its parts are of one version.
 """
 
 import json

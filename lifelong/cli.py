@@ -11,6 +11,7 @@ import click
 
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
+from lifelong.commands.stream_group import dead, status, stream
 from lifelong.errors import LifelongError
 
 
@@ -37,6 +38,8 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
+@click.option("--source", help="Follow a stream instead: a log, a folder of files, or a broker's address.")
+@click.option("--follow", multiple=True, metavar="KEY=VALUE", help="How the stream is followed, e.g. window=count:500.")
 @click.option("--strategy", default="replay", show_default=True, help="Plug-in, or several chained by +.")
 @SETTINGS
 @click.option("--model", default="mlp", show_default=True, help="Backbone: mlp, conv, identity or lite.")
@@ -62,10 +65,14 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @SEED
 @JSON
 def train(**options: Any) -> None:  # noqa: ANN401
-    """Train on a scenario, committing as it goes; after a crash the same command goes on, bit for bit."""
-    from lifelong.commands import train as command
+    """Train on a scenario or a stream, committing as it goes; after a crash the same command goes on, bit for bit."""
+    from lifelong.commands import follow, train
 
-    command.run(**options)
+    source = options.pop("source")
+    if source is None and not options["follow"]:
+        train.run(**{name: value for name, value in options.items() if name != "follow"})
+    else:
+        follow.run(source=source, **options)
 
 
 @cli.command()
@@ -185,7 +192,8 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-cli.add_command(registry)
+for command in (registry, stream, dead, status):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -163,7 +163,7 @@ class CUBER(Strategy):
         chosen = related(record, mean, trust.finished, self.eps1, trust.scaling.most)
         trust.scaling.relate(trust.task, name, chosen)
         old = self.old.get(name, {})
-        free = [t for t in chosen if t in old and agree(old[t].to(mean), mean, self.eps2)]
+        free = [t for t in sorted(chosen) if t in old and agree(old[t].to(mean), mean, self.eps2)]
         where = record.held[: record.outputs]
         self.anchors[name] = {t: where[:, record.own[t].to(where.device).long()] for t in free}
         self.average[name] = mean
@@ -214,4 +214,5 @@ def _texts(by_task: ByTask) -> State:
 
 
 def _numbers(state: State) -> ByTask:
-    return {name: {int(t): g for t, g in kept.items()} for name, kept in state.items()}
+    # In the order of the tasks, as they were: files sort their keys as texts, and sums round by their order.
+    return {name: {int(t): kept[t] for t in sorted(kept, key=int)} for name, kept in state.items()}

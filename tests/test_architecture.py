@@ -56,9 +56,10 @@ LIBRARY: dict[str, set[str]] = {
     "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
+    "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
     "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "gallery", "learning"}
-    | {"models", "plan", "release", "streams", "telemetry", "tokens"},
+    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery"}
+    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
@@ -91,6 +92,7 @@ SETS_THREADS = {
     "lifelong/commands/bench.py",
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
+    "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
     "serving/mirror.py",  # the thread that compares, likewise
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread

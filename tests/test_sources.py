@@ -181,6 +181,8 @@ def test_an_id_is_there_once_whoever_sends_it(tmp_path):
         assert [number(r.payload) for r in log.poll(10)] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.e2e
+@pytest.mark.slow
 def test_several_producers_lose_and_repeat_nothing(tmp_path):
     """Three processes append at once, in small steps, overlapping; one is killed in the middle."""
     Log(tmp_path, create=True).close()

@@ -49,7 +49,7 @@ def ready(strategy: Strategy, backbone: dict[str, Any], stream: Scenario, size: 
         few = Experience(index, e.name, e.classes, part[:SEEN], task=e.task, names=e.names)
         if index < TASKS:
             learner.fit(few)
-    learner._begin(few)  # the task stays open: what is timed is a step inside of it
+    learner.begin(few)  # the task stays open: what is timed is a step inside of it
     learner.model.train()
     batches: list[Batch] = list(few.batches(size, None, learner.labels))
     for batch in [*batches, *batches][: max(len(batches), 8)]:  # the first pass, and the looks

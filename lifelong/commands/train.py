@@ -65,7 +65,7 @@ def run(
         optim=optim,
         batch_size=batch_size,
         seed=seed,
-        device=_device(device),
+        device=device_of(device),
         setting=stream,
     )
     plan = Plan(
@@ -150,7 +150,8 @@ def _report(matrix: list[list[float]], versions: list[dict[str, Any]], stream: S
         tables.show("Metrics by definition", ["metric", "value"], list(numbers.items()))
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of that name; raise `ConfigError` if it is not there."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

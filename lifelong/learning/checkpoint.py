@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -46,12 +47,45 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), keep
         self.folder.mkdir(parents=True, exist_ok=True)
         files.sweep(self.folder)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._running: Future[int] | None = None
 
     def commit(self, state: State) -> int:
         """Write `state` (nested dicts and lists of tensors and plain values); return its number."""
+        self.wait()
+        return self._write(*pack(state))
+
+    def start(self, state: State) -> None:
+        """Copy `state`, and write it in a thread while the caller goes on; `wait` says what came of it.
+
+        Raises:
+            OSError: The commit before this one could not be written; nothing was started.
+        """
+        self.wait()
+        packed = pack(state)
+        self._running = self._writer.submit(self._write, *packed)
+
+    def wait(self) -> None:
+        """Wait for the commit that was started, if there is one.
+
+        Raises:
+            OSError: It could not be written; the ones before it are there.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        """Return the commits."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread, and with it the commit that is being written."""
+        self._writer.shutdown()
+
+    def _write(self, tensors: dict[str, Tensor], plain: Any) -> int:  # noqa: ANN401 - what was packed
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 1
-        tensors, plain = pack(state)
         data = safetensors.torch.save(tensors)
         body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data)}
         with files.scratch(self.folder) as aside:
@@ -102,7 +136,9 @@ class Checkpoints:
         if files.digest(data) != body["sha256"]:
             raise ArtifactError(f"{path / TENSORS} is altered: its sha256 is not the one in the manifest")
         try:
-            state = unpack(safetensors.torch.load(data), body["state"])
+            # Copies: what was read lies anywhere in memory, and sums may round otherwise where it is not aligned.
+            tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+            state = unpack(tensors, body["state"])
         except (SafetensorError, KeyError) as error:
             raise ArtifactError(f"{path / TENSORS} does not hold what the manifest lists: {error}") from error
         assert isinstance(state, dict)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -157,3 +157,24 @@ def _parquet(path: Path) -> dict[str, Any]:
 
 
 READERS: Mapping[str, Callable[[Path], dict[str, Any]]] = {".npz": _npz, ".parquet": _parquet}
+
+
+def files_of(path: Path, limit: int, size: int) -> Iterator[list[Record]]:
+    """Yield the records of one file, or of a directory's files, at most `size` at a time.
+
+    Raises:
+        NotFound: There is nothing at `path`.
+        DataError: A file cannot be read, or is of another kind.
+    """
+    if path.is_dir():
+        with Folder(path, limit=limit) as folder:
+            while records := folder.poll(size):
+                yield records
+        return
+    if not path.exists():
+        raise NotFound(f"there is no file {path}")
+    if path.suffix not in READERS:
+        raise DataError(f"{path} is none of {', '.join(READERS)}; convert it first")
+    rows = Folder(path.parent, limit=limit)._rows(path.name)
+    for start in range(0, len(rows), size):
+        yield [rows.record(path.name, row, limit) for row in range(start, min(start + size, len(rows)))]

@@ -140,6 +140,10 @@ class JetStream(Source):
                 self._wait(reader.unsubscribe())
 
     def _wait(self, work: Coroutine[Any, Any, T], timeout: float = 0.0) -> T:
+        client = getattr(self, "_client", None)
+        if client is not None and client.is_reconnecting:  # it would wait, and say nothing
+            work.close()
+            raise Unavailable(f"the NATS server {self.server} does not answer: the connection is lost; start it")
         in_time = asyncio.wait_for(work, ANSWER_SECONDS + timeout)
         try:
             return asyncio.run_coroutine_threadsafe(in_time, self._loop).result()

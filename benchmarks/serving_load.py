@@ -37,7 +37,11 @@ def read(connection: socket.socket, rest: bytes) -> tuple[int, bytes, bytes]:
 
 
 def work(port: int, request: bytes, stop: Path, until: float, out: dict) -> None:
-    connection, rest = socket.create_connection(("127.0.0.1", port)), b""
+    try:
+        connection, rest = socket.create_connection(("127.0.0.1", port)), b""
+    except OSError:  # nobody is there (yet)
+        out["failed"] += 1
+        return
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     while time.monotonic() < until and not (out["count"] % 16 == 0 and stop.exists()):
         begun = time.perf_counter()

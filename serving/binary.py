@@ -35,7 +35,7 @@ def raw(body: bytes) -> npt.NDArray[np.float32]:
     """
     if not body or len(body) % 4:
         raise DataError(f"a body of float32 numbers has a multiple of 4 bytes, got {len(body)}")
-    return np.frombuffer(body, dtype="<f4")
+    return np.frombuffer(body, dtype="<f4").astype(np.float32)  # a copy: torch wants to be able to write
 
 
 def plain(value: str) -> object:

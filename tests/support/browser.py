@@ -77,7 +77,8 @@ class Browser:
     def wait(self, script: str, timeout: float = 60.0) -> None:
         """Wait until an expression is true."""
         until = time.monotonic() + timeout
-        while not self.value(f"Boolean({script})"):
+        tried = f"(() => {{ try {{ return Boolean({script}) }} catch {{ return false }} }})()"  # not there yet is false
+        while not self.value(tried):
             assert time.monotonic() < until, f"{script}\n{self.value('document.body.innerText')}"
             time.sleep(0.1)
 

@@ -82,9 +82,26 @@ def train(**options: Any) -> None:  # noqa: ANN401
 @click.option("--gallery", envvar="LIFELONG_GALLERY", default="", help="PostgreSQL instead of the folder: its URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option("--insecure", is_flag=True, help="Without tokens, open writing and administration; on loopback only.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate (PEM); the server then speaks https.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def serve(**options: Any) -> None:  # noqa: ANN401
     """Serve predict, embed and search over HTTP, and swap to each version that goes live."""
     from lifelong.commands import serve as command
+
+    command.run(**options)
+
+
+@cli.command()
+@click.argument("name")
+@click.option(
+    "--scope", default="read", show_default=True, help="read, write or admin; each may do what the former may."
+)
+@click.option("--file", type=click.Path(path_type=Path), help="Token file to which its line is added.")
+@JSON
+def token(**options: Any) -> None:  # noqa: ANN401
+    """Make a bearer token for the server; shown once, stored as its SHA-256."""
+    from lifelong.commands import token as command
 
     command.run(**options)
 

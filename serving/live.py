@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lifelong.errors import ArtifactError, DataError, SpaceError, Unavailable
+from lifelong.errors import ArtifactError, NotFinite, SpaceError, Unavailable
 from lifelong.gallery.base import Hit, View, Where
 from lifelong.labels import Label
 from lifelong.release.health import FIGURES
@@ -53,7 +53,7 @@ class Live:
         """Return vectors `[N, D]` of samples `[N, *shape]`.
 
         Raises:
-            DataError: The samples are too large for the model: its answer is not finite.
+            NotFinite: The samples are too large for the model: its answer is not finite.
         """
         features: Floats = self._run(x).features.numpy()
         return features
@@ -65,20 +65,20 @@ class Live:
 
         Raises:
             Unavailable: The version knows no label.
-            DataError: The samples are too large for the model: its answer is not finite.
+            NotFinite: The samples are too large for the model: its answer is not finite.
         """
         known = len(self.labels)
         if not known:
             raise Unavailable(f"version {self.version} knows no label yet; publish one that was trained on some")
         shares = self._run(x).logits[:, :known].softmax(dim=1)
         if not shares.isfinite().all():
-            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
         found = shares.topk(min(top, known), dim=1)
         return found.values, found.indices
 
-    def search(self, queries: Floats, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(self, queries: Floats, k: int, where: Where | None, offset: int = 0) -> list[list[Hit]]:
         """Return up to `k` hits of each query `[N, D]`, best first, from the rows this version reads."""
-        return self._gallery().search(queries, self.space, k, where)
+        return self._gallery().search(queries, self.space, k, where, offset=offset)
 
     def unreadable(self) -> list[str]:
         """Return the spaces that have rows and that this version does not read, sorted."""
@@ -97,7 +97,7 @@ class Live:
     def _run(self, x: Floats) -> Output:
         said: Output = self.model(torch.from_numpy(x))
         if not said.features.isfinite().all():
-            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
         return said
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lifelong.errors import Locked, NotFound
-from lifelong.gallery.base import Stats, Vectors, View
+from lifelong.gallery.base import Row, Stats, Vectors, View
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.opening import opened
 from lifelong.gallery.pgvector import PgVectorGallery
@@ -68,6 +68,10 @@ class Shelf:
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows durably and return how many were there; raises like `add`."""
         return self._writer().remove(ids)
+
+    def get(self, ids: Sequence[str | int]) -> list[Row | None]:
+        """Return the row of each id, None where there is none; those of other workers as far as they were seen."""
+        return self._gallery.get(ids)
 
     def refresh(self) -> int:
         """See what the writer has written; return the newest sequence number."""

@@ -7,7 +7,7 @@ live one; only then one reference is replaced. Requests that began before keep t
 pointer moved -> load -> build -> succession -> warm-up -> live        (the old one is retired: kept for a rollback)
                    └───────┴──────────┴───────────┴──> rejected: one log line, one counter, the live one stays
 ```
-The registry is only ever read. What is remembered, LAST_GOOD, lives in the server's own folder.
+The registry is only read. What is remembered, LAST_GOOD, lives in the server's own folder.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from typing import Any, Protocol, final
 
 import torch
 
+from lifelong import files
 from lifelong.errors import LifelongError, NotFound, Unavailable
 from lifelong.release.registry import Pointer, Registry
 from serving.lastgood import LastGood
 from serving.live import Floats, Live, check_succession, prepare, unreadable
 from serving.rejected import Rejection, Rejections, reason
 from serving.shelf import Shelf
+from serving.trials import Trials
 
 CURRENT, LAST_GOOD = "CURRENT", "LAST_GOOD"
 
@@ -76,6 +78,7 @@ class Slot:
         self._live: Live | None = None
         self._retired: OrderedDict[tuple[int, str], Live] = OrderedDict()
         self._rejected = Rejections()
+        self.trials = Trials(shelf, self._reject)
         self._seen: tuple[int, int, int] | None = None  # the pointer file that was followed
         self._missing: tuple[int, int, int] | None = None  # the one that names a version which is not there
         self._flip = threading.Lock()  # held while rows are written, so that none is written for a replaced version
@@ -103,7 +106,12 @@ class Slot:
     @property
     def retired(self) -> list[int]:
         """Versions kept in memory, the last replaced one first."""
-        return [version for version, _ in reversed(self._retired)]
+        return list(self.kept)
+
+    @property
+    def kept(self) -> dict[int, Live]:
+        """The same with their models."""
+        return {version: live for (version, _), live in reversed(list(self._retired.items()))}
 
     @property
     def rejected(self) -> list[Rejection]:
@@ -111,9 +119,9 @@ class Slot:
         return self._rejected.newest_first()
 
     def start(self) -> None:
-        """Go live with the pointer's version, else with the last good one, and follow the pointer from now on."""
+        """Go live with the pointer's version, else with the last good one, and follow the pointer."""
         version = self._last_good.read()
-        if version is not None and (registry := self._registry()) is not None:
+        if version is not None and (registry := self.registry()) is not None:
             self._try(registry, version, remembered=version)
         self.refresh()
         self._stop.clear()
@@ -129,10 +137,10 @@ class Slot:
 
     def refresh(self) -> bool:
         """Look at the pointer once and follow it; return whether another version is live now."""
-        seen = _signature(self.root / CURRENT)
+        seen = files.signature(self.root / CURRENT)
         if seen is None or seen == self._seen:
             return False
-        registry = self._registry()
+        registry = self.registry()
         if registry is None:
             return False
         before = self._live
@@ -172,7 +180,7 @@ class Slot:
             key = (version, sha256)
             if key in self._rejected or (self._live and (self._live.version, self._live.sha256) == key):
                 return
-            kept = self._retired.get(key)
+            kept = self._retired.get(key) or self.trials.find(*key)
             if kept:  # later versions may have proven since that it reads them
                 candidate = replace(kept, space=registry.space(version))
             else:
@@ -210,10 +218,15 @@ class Slot:
         what = "the pointer" if rejection.version is None else f"version={rejection.version}"
         log.error("rejected %s live=%s reason=%s", what, self.version, rejection.reason)
 
-    def _registry(self) -> Registry | None:
+    def registry(self) -> Registry | None:
+        """Return the registry, None while it is not there."""
         with suppress(NotFound):
             return Registry(self.root)
         return None
+
+    def _try_others(self) -> None:
+        if (registry := self.registry()) is not None:
+            self.trials.refresh(registry, self._live)
 
     def _why_not(self) -> str:
         if refused := self._rejected.newest_first():
@@ -224,6 +237,7 @@ class Slot:
         torch.set_num_threads(1)  # OpenMP counts per thread
         while not self._stop.wait(self.poll_seconds):
             self._step(self.refresh)
+            self._step(self._try_others)
             self._step(self.shelf.refresh)
             self._step(self.observer.polled)
 
@@ -235,12 +249,3 @@ class Slot:
             if self._told != repr(error):
                 self._told = repr(error)
                 log.exception("the watcher failed and goes on")
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is replaced, without reading it; None if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

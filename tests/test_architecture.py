@@ -30,13 +30,16 @@ LIBRARY: dict[str, set[str]] = {
     "__init__": set(),  # the front door: names for type checkers, each loaded when it is first used
     "errors": set(),
     "batching": {"errors"},
-    "client": {"errors"},
+    "client": {"errors", "wire"},
+    "wire": {"errors"},
+    "awaited": {"errors", "client"},
     "files": {"errors"},
     "labels": {"errors"},
     "locks": {"errors"},
     "plan": {"errors"},
     "plugins": {"errors"},
     "telemetry": {"errors"},
+    "tokens": {"errors"},
     "types": {"errors", "labels", "batching"},
     "datafiles": {"errors"},
     "datatable": {"errors", "labels", "datafiles"},
@@ -56,13 +59,15 @@ LIBRARY: dict[str, set[str]] = {
     "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
     "adapters": VALUES | {"streams", "models", "learning"},
     "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery"}
-    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry"},
+    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
 STRATEGIES |= {"labels"}  # the label map that `prepare` is handed
 SERVING = {"errors", "types", "models", "release", "gallery", "telemetry"}
 SERVING |= {"labels"}  # the type of a label, in an answer
+SERVING |= {"tokens"}
+SERVING |= {"sources"}  # the log that feedback is written to
 SERVING |= {"files"}  # LAST_GOOD is replaced as a whole, by the one function that knows how
 
 # Packages that are large, or that only one place may know of: the files (or folders) that may import them.
@@ -90,6 +95,7 @@ SETS_THREADS = {
     "lifelong/commands/demo_load.py",
     "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
+    "serving/mirror.py",  # the thread that compares, likewise
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way
 }

@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from lifelong.errors import DataError
+from serving.exchange import Exchange
 from serving.live import Live
 from serving.settings import Settings
 
@@ -23,24 +23,11 @@ pytestmark = pytest.mark.slow  # together too long for `make fast`
 
 with warnings.catch_warnings():  # bentoml's own imports, and starlette would rather have httpx2
     warnings.simplefilter("ignore")
+    from inprocess import X, checked, running, wait
     from starlette.testclient import TestClient
 
     from serving import forms, service
-
-X = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
-ANSWERS = {route: answer for route, (_, answer) in service.POSTS.items()} | {
-    "/v1/versions": forms.Versions,
-    "/v1/gallery": forms.GalleryState,
-}
-
-
-@contextlib.contextmanager
-def running(registry, tmp_path, **settings):
-    """A service of its own, started as BentoML starts it."""
-    made = service.make(Settings(registry=registry.root, state=tmp_path / "state", poll_seconds=0.01, **settings))
-    with TestClient(made.to_asgi(), raise_server_exceptions=False) as client:
-        client.runtime = made.inner.runtime
-        yield client
+    from serving.pages import GETS
 
 
 @pytest.fixture
@@ -49,31 +36,6 @@ def client(registry, tmp_path, kit):
     registry.publish(kit.numbered(1))
     with running(registry, tmp_path) as found:
         yield found
-
-
-def checked(response, status=200):
-    """An answer in its documented form, whose head and body agree."""
-    assert response.status_code == status, response.text
-    route = response.request.url.path
-    told = response.json()
-    if status == 200:
-        ANSWERS[route].model_validate_json(response.content)
-        assert response.headers["content-type"] == "application/json"
-    else:
-        assert set(told) == {"type", "title", "status", "detail", "version", "request_id"}
-        assert response.headers["content-type"] == "application/problem+json"
-        assert told["status"] == status
-        assert len(response.content) < 1024
-    assert response.headers["x-request-id"] == told["request_id"]
-    assert response.headers["x-model-version"] == str(told["version"] or "none")
-    return told
-
-
-def wait(until):
-    end = time.monotonic() + 30
-    while not until():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_predict_answers_with_labels_and_probabilities(client, kit):
@@ -460,7 +422,7 @@ def test_the_document_describes_every_route(shared):
     text, schemas = json.dumps(document), document["components"]["schemas"]
     references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
 
-    assert {*service.POSTS, "/v1/versions", "/v1/gallery", "/metrics", "/livez", "/readyz"} == set(document["paths"])
+    assert {*service.POSTS, *GETS} == set(document["paths"])
     assert references <= set(schemas)
     for route, (form, answer) in service.POSTS.items():
         operation = document["paths"][route]["post"]
@@ -491,7 +453,7 @@ def test_endpoints_can_be_called_without_http(registry, tmp_path, kit):
     endpoints = made.inner()
     endpoints.start()
     try:
-        form = forms.EmbedForm.read(json.dumps({"x": X}).encode(), "r-1")
+        form = forms.EmbedForm.read(json.dumps({"x": X}).encode(), Exchange("r-1"))
         response = endpoints.embed(form)
     finally:
         endpoints.stop()

@@ -19,12 +19,13 @@ def test_an_empty_environment_gives_the_defaults():
 def test_every_setting_can_be_set_by_its_variable():
     """No field is out of reach of the environment."""
     for each in dataclasses.fields(Settings):
-        text = {"Path": "elsewhere", "int": "3000", "float": "0.5", "str": "postgresql://h/d"}[each.type]
+        values = {"Path": "elsewhere", "int": "3000", "float": "0.25", "str": "postgresql://h/d", "bool": "true"}
+        text = values[each.type]
         value = {"keep_retired": "3", "workers": "3", "threads": "3"}.get(each.name, text)
 
         loaded = Settings.load({variable(each.name): value})
 
-        assert getattr(loaded, each.name) == type(each.default)(value)
+        assert getattr(loaded, each.name) == (True if each.type == "bool" else type(each.default)(value))
         assert getattr(loaded, each.name) != each.default
 
 

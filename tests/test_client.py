@@ -224,9 +224,7 @@ def test_threads_may_share_a_client(client, server):
     """They take turns; no answer gets lost or mixed up."""
     server.answers = [(200, b'{"ok": 1}', False)]
     found = []
-    threads = [
-        threading.Thread(target=lambda: found.extend(client.versions()["ok"] for _ in range(5))) for _ in "1234"
-    ]
+    threads = [threading.Thread(target=lambda: found.extend(client.versions()["ok"] for _ in range(5))) for _ in "1234"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from lifelong.commands.bench_group import bench
 from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
@@ -106,27 +107,6 @@ def token(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-@cli.group()
-def bench() -> None:
-    """Compare strategies."""
-
-
-@bench.command("run")
-@click.option("--strategies", default="naive,replay,joint", show_default=True, help="Separated by commas.")
-@click.option("--scenarios", default="split-fmnist", show_default=True, help="Separated by commas.")
-@click.option("--seeds", default=2, show_default=True, help="Runs of each pair.")
-@click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
-@click.option("--lr", default=0.05, show_default=True, help="Learning rate of all.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file for matrices and metrics.")
-@DATA_ROOT
-@JSON
-def bench_run(**options: Any) -> None:  # noqa: ANN401
-    """Train each strategy on each scenario with each seed; print metrics by definition, mean and spread."""
-    from lifelong.commands import bench as command
-
-    command.run(**options)
-
-
 @cli.command()
 @click.argument("names", nargs=-1)
 @click.option("--all", "every", is_flag=True, help="Check every installed strategy.")
@@ -196,7 +176,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for command in (gallery, registry, stream, dead, status):
+for command in (bench, gallery, registry, stream, dead, status):
     cli.add_command(command)
 
 

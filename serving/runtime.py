@@ -110,13 +110,9 @@ class Runtime:
         self._telemetry = Telemetry(folder=self._multiprocess)
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
-            settings.registry,
-            self._shelf,
-            settings.state,
-            self,
-            poll_seconds=settings.poll_seconds,
-            keep=settings.keep_retired,
-        )
+            settings.registry, self._shelf, settings.state, self,
+            poll_seconds=settings.poll_seconds, keep=settings.keep_retired,
+        )  # fmt: skip
         self._remembered = Remembered(settings.state / "feedback" / "predictions.sqlite", settings.remember)
         guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
         self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
@@ -133,13 +129,10 @@ class Runtime:
         self._slot = self._shelf = self._router = None
         if slot is not None:
             slot.stop()
-        if router is not None:
-            router.mirror.stop()
-        if shelf is not None:
-            shelf.close()
-        if self._remembered is not None:
-            self._remembered.close()
-            self._remembered = None
+        stops = [router and router.mirror.stop, shelf and shelf.close, self._remembered and self._remembered.close]
+        for stop in filter(None, stops):
+            stop()
+        self._remembered = None
         self.stream.close()
         self.crew.leave()
         _set_level(self._level)

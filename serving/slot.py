@@ -215,8 +215,7 @@ class Slot:
     def _reject(self, rejection: Rejection) -> None:
         self._rejected.put(rejection)
         self.observer.swapped("rejected", 0.0)
-        what = "the pointer" if rejection.version is None else f"version={rejection.version}"
-        log.error("rejected %s live=%s reason=%s", what, self.version, rejection.reason)
+        log.error("rejected version=%s live=%s reason=%s", rejection.version, self.version, rejection.reason)
 
     def registry(self) -> Registry | None:
         """Return the registry, None while it is not there."""

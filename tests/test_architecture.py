@@ -50,16 +50,16 @@ LIBRARY: dict[str, set[str]] = {
     "gallery": VALUES | {"locks"},
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
     "release": VALUES | FILES | {"models"},
-    "bench": VALUES | FILES | {"streams", "models", "learning"},
+    "bench": VALUES | FILES | {"streams", "models", "learning", "compose", "locks"},
     "trial": VALUES | FILES | {"models", "learning"},
     "laws": VALUES | FILES | {"models", "learning", "trial"},
     "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
     "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
-    "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "following", "gallery"}
-    | {"learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
+    "adapters": VALUES | FILES | {"streams", "models", "learning", "bench"},
+    "commands": VALUES | FILES | DATA | {"adapters", "bench", "checks", "client", "compose", "daemon", "following"}
+    | {"gallery", "learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
@@ -76,7 +76,11 @@ KEPT_APART = {
     "ray": {"lifelong/adapters/ray.py"},
     "torchvision": {"lifelong/data.py"},
     "sklearn": {"lifelong/data.py"},
-    "matplotlib": {"lifelong/commands/demo_report.py", "lifelong/commands/pictures.py"},
+    "matplotlib": {
+        "lifelong/commands/demo_report.py",
+        "lifelong/commands/pictures.py",
+        "lifelong/commands/bench_figures.py",
+    },
     "faiss": {"lifelong/gallery"},
     "psycopg": {"lifelong/gallery"},
     "bentoml": {"serving"},
@@ -84,13 +88,13 @@ KEPT_APART = {
     "nats": {"lifelong/sources/jetstream.py"},
     "redis": {"lifelong/sources/redisstream.py"},
     "confluent_kafka": {"lifelong/sources/kafka.py"},
-    "pyarrow": {"lifelong/sources/folder.py"},
+    "pyarrow": {"lifelong/sources/folder.py", "lifelong/commands/bench_report.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 
 # Global settings of torch (or OpenMP) that a process owns: commands and the threads of a server may set them.
 SETS_THREADS = {
-    "lifelong/commands/bench.py",
+    "lifelong/bench/cell.py",  # one thread, or sums differ from machine to machine
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
     "lifelong/commands/follow.py",
@@ -100,6 +104,7 @@ SETS_THREADS = {
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way
 }
 READS_ENVIRONMENT = {
+    "lifelong/commands/bench.py",  # hands it on to the processes that it starts
     "lifelong/commands/demo.py",  # hands it on to the server that it starts
     "lifelong/commands/serve.py",  # hands it on to the server that it becomes
     "serving/service.py",  # gives it to serving/settings.py, and binds OpenMP before torch is loaded

@@ -129,9 +129,11 @@ class Runtime:
         self._slot = self._shelf = self._router = None
         if slot is not None:
             slot.stop()
-        stops = [router and router.mirror.stop, shelf and shelf.close, self._remembered and self._remembered.close]
-        for stop in filter(None, stops):
-            stop()
+        if router is not None:
+            router.mirror.stop()
+        for owned in (shelf, self._remembered):
+            if owned is not None:
+                owned.close()
         self._remembered = None
         self.stream.close()
         self.crew.leave()

@@ -78,7 +78,7 @@ def test_downwards_class_c_takes_the_vertex_k_minus_1_minus_c(classes: int, scal
     z = normal(3, classes - 1, seed=seed)
     assert torch.equal(down.vertices(), up.vertices().flip(0))
     assert torch.equal(down(z), up(z).flip(1))
-    assert down.family == up.family
+    assert down.family == f"{up.family}-down"
     assert build({"backbone": {"name": "identity", "inputs": [classes - 1]}, "head": down.spec()}).head.downwards
 
 

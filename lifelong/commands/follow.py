@@ -51,7 +51,7 @@ def run(
     measure: str,
     max_accuracy_drop: float,
     max_forgetting: float,
-    incompatible: bool,
+    allow_major: bool,
     device: str,
     threads: int,
     seed: int,
@@ -83,7 +83,7 @@ def run(
             "batch_size": batch_size, "held_out": held_out, "seed": seed,
         }  # fmt: skip
         plan = Plan(
-            commit_every=commit_every, held_out=held_out, compatible=not incompatible, measure=measure,
+            commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
             max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
         )  # fmt: skip
         where = Registry(registry, create=True) if registry else None

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo test fast lint types serve bench claims soak golden clean
+.PHONY: help demo test fast lint types serve bench bench-serving claims soak golden clean
 
 help:  ## Print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -42,11 +42,14 @@ types: .venv/dev  ## Types, strictly
 	$(BIN)/mypy
 
 serve: .venv/base  ## Serve what `make demo` published, on port 3000
-	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000
+	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000 --insecure
 
 bench: .venv/dev  ## Measure the training loop and the strategies against their peers
 	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json
 	$(BIN)/python benchmarks/strategies.py --out benchmarks/results/strategies.json
+
+bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
+	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
 
 claims: .venv/dev  ## What the methods promise, over five seeds on real data (30 minutes; needs the full data sets)
 	$(BIN)/python benchmarks/claims.py --out benchmarks/results/claims.json

@@ -1,6 +1,6 @@
 """What the strategies cost: on long streams, beside Avalanche, and beside how they were built before.
 
-    python benchmarks/strategies.py                     # everything; about a quarter of an hour
+    python benchmarks/strategies.py                     # everything; minutes, twice as many on a busy machine
     python benchmarks/strategies.py --only streams --json
 
 Each module of `benchmarks/speed/` measures its own figures, as ratios of CPU time within one process and one thread.

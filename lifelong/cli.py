@@ -9,8 +9,11 @@ from typing import Any
 
 import click
 
+from lifelong.commands.bench_group import bench
+from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
+from lifelong.commands.stream_group import dead, status, stream
 from lifelong.errors import LifelongError
 
 
@@ -37,6 +40,8 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
+@click.option("--source", help="Follow a stream instead: a log, a folder of files, or a broker's address.")
+@click.option("--follow", multiple=True, metavar="KEY=VALUE", help="How the stream is followed, e.g. window=count:500.")
 @click.option("--strategy", default="replay", show_default=True, help="Plug-in, or several chained by +.")
 @SETTINGS
 @click.option("--model", default="mlp", show_default=True, help="Backbone: mlp, conv, identity or lite.")
@@ -55,24 +60,32 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--measure", default="map", show_default=True, help="Of compatibility: map or recall_at_1.")
 @click.option("--max-accuracy-drop", default=0.02, show_default=True, help="Share that an update may cost over all.")
 @click.option("--max-forgetting", default=0.05, show_default=True, help="The same, on known classes among themselves.")
-@click.option("--incompatible", is_flag=True, help="Let a version go live that cannot read older spaces (major).")
+@click.option("--allow-major", is_flag=True, help="Let a version go live that cannot read older rows: a major release.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--threads", default=1, show_default=True, help="Of torch; small models are fastest with 1.")
 @DATA_ROOT
 @SEED
 @JSON
 def train(**options: Any) -> None:  # noqa: ANN401
-    """Train on a scenario, committing as it goes; after a crash the same command goes on, bit for bit."""
-    from lifelong.commands import train as command
+    """Train on a scenario or a stream, committing as it goes; after a crash the same command goes on, bit for bit."""
+    from lifelong.commands import follow, train
 
-    command.run(**options)
+    source = options.pop("source")
+    if source is None and not options["follow"]:
+        train.run(**{name: value for name, value in options.items() if name != "follow"})
+    else:
+        follow.run(source=source, **options)
 
 
 @cli.command()
 @click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose live version is served.")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the gallery.")
+@click.option("--gallery", envvar="LIFELONG_GALLERY", default="", help="PostgreSQL instead of the folder: its URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=3000, show_default=True, help="Port to listen on.")
+@click.option("--insecure", is_flag=True, help="Without tokens, open writing and administration; on loopback only.")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate (PEM); the server then speaks https.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key (PEM).")
 def serve(**options: Any) -> None:  # noqa: ANN401
     """Serve predict, embed and search over HTTP, and swap to each version that goes live."""
     from lifelong.commands import serve as command
@@ -80,23 +93,16 @@ def serve(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-@cli.group()
-def bench() -> None:
-    """Compare strategies."""
-
-
-@bench.command("run")
-@click.option("--strategies", default="naive,replay,joint", show_default=True, help="Separated by commas.")
-@click.option("--scenarios", default="split-fmnist", show_default=True, help="Separated by commas.")
-@click.option("--seeds", default=2, show_default=True, help="Runs of each pair.")
-@click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
-@click.option("--lr", default=0.05, show_default=True, help="Learning rate of all.")
-@click.option("--out", type=click.Path(path_type=Path), help="JSON file for matrices and metrics.")
-@DATA_ROOT
+@cli.command()
+@click.argument("name")
+@click.option(
+    "--scope", default="read", show_default=True, help="read, write or admin; each may do what the former may."
+)
+@click.option("--file", type=click.Path(path_type=Path), help="Token file to which its line is added.")
 @JSON
-def bench_run(**options: Any) -> None:  # noqa: ANN401
-    """Train each strategy on each scenario with each seed; print metrics by definition, mean and spread."""
-    from lifelong.commands import bench as command
+def token(**options: Any) -> None:  # noqa: ANN401
+    """Make a bearer token for the server; shown once, stored as its SHA-256."""
+    from lifelong.commands import token as command
 
     command.run(**options)
 
@@ -158,7 +164,9 @@ def data_get(**options: Any) -> None:  # noqa: ANN401
 
 @cli.command()
 @REGISTRY
-@click.option("--measure", default="map", show_default=True, help="map or recall_at_1.")
+@click.option("--measure", default="map", show_default=True, help="map, recall_at_1 or recall_at_5.")
+@click.option("--gallery", default="rows", show_default=True, help="rows, or templates: the mean of each class.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG file for a heat map; needs matplotlib.")
 @DATA_ROOT
 @JSON
 def compat(**options: Any) -> None:  # noqa: ANN401
@@ -168,7 +176,8 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-cli.add_command(registry)
+for command in (bench, gallery, registry, stream, dead, status):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -1,29 +1,27 @@
 """A small client of the server: standard library only, one kept connection, errors of the same classes as inside.
 
 ```
-with Client("http://127.0.0.1:3000") as client:
+with Client("http://127.0.0.1:3000", token=token, retries=3) as client:
     client.ready(timeout=30)
     client.add(["a-1"], [[0.0, 0.5, 1.0]])
     client.search(x=[[0.0, 0.5, 1.0]], k=5)["hits"]
 ```
+`lifelong.awaited.AsyncClient` has the same methods, to be awaited.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, final
 
-from lifelong import errors
-from lifelong.errors import ConfigError, DataError, LifelongError, NotFound, TooLarge, Unavailable
+from lifelong.errors import DataError, Unavailable
+from lifelong.wire import Wire, numbers, refusal
 
-URN = "urn:lifelong:error:"
-BY_STATUS: dict[int, type[LifelongError]] = {404: NotFound, 408: Unavailable, 413: TooLarge, 429: Unavailable}
-STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
+__all__ = ["Client", "refusal"]
+
 Answer = dict[str, Any]
 
 
@@ -41,25 +39,30 @@ Rows = Sequence[Any] | Listable
 class Client:
     """Talks to one server over one connection; safe to share between threads, which then take turns.
 
-    A connection that the server had closed while it was idle is opened again and the request repeated: every
-    request of this API may be sent twice.
-
     Args:
         url: `http://host:port`, or https.
         timeout: Seconds to wait for the connection and for each answer.
+        token: Of the server, where it needs one.
+        retries: Times that a request is repeated if the server is not there, not ready or busy; every request of this
+            API may be sent twice.
+        pause: Seconds before the first repeat; doubled each time, or as long as the server asks for.
+        binary: Send arrays and tensors as float32 bytes: shorter, and faster to read than JSON.
 
     Raises:
         ConfigError: The URL is none.
     """
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or timeout <= 0:
-            raise ConfigError(f"need a URL like http://127.0.0.1:3000 and timeout > 0, got {url!r} and {timeout}")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self.url, self._prefix = url, parts.path.rstrip("/")
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout)
-        self._mutex = threading.Lock()
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout: float = 10.0,
+        token: str = "",
+        retries: int = 0,
+        pause: float = 0.1,
+        binary: bool = False,
+    ) -> None:
+        self.url, self.binary, self._wire = url, binary, Wire(url, timeout, token, retries, pause)
 
     def __enter__(self) -> Self:
         return self
@@ -69,21 +72,27 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""
-        with self._mutex:
-            self._connection.close()
+        self._wire.close()
 
-    def predict(self, x: Rows, *, top_k: int = 1) -> Answer:
+    def predict(self, x: Rows, *, top_k: int = 1, remember: bool = False, version: int | None = None) -> Answer:
         """Return `version` and, for each sample `[N, ...]`, the `top_k` likeliest labels under `predictions`.
+
+        Args:
+            x: Samples `[N, ...]`.
+            top_k: Labels per sample, likeliest first.
+            remember: Return an `id` per prediction, by which `feedback` can label it.
+            version: Ask this version and no other.
 
         Raises:
             DataError: The samples are of a wrong shape or value.
+            NotFound: The version is not held (any more).
             Unavailable: Nothing is live, or nobody answers.
         """
-        return self._post("/v1/predict", {"x": _plain(x), "top_k": top_k})
+        return self._ask_x("/v1/predict", x, top_k=top_k, remember=remember or None, model_version=version)
 
-    def embed(self, x: Rows) -> Answer:
+    def embed(self, x: Rows, *, version: int | None = None) -> Answer:
         """Return `version`, `space` and the `vectors` of samples `[N, ...]`; raises like `predict`."""
-        return self._post("/v1/embed", {"x": _plain(x)})
+        return self._ask_x("/v1/embed", x, model_version=version)
 
     def search(
         self,
@@ -92,7 +101,9 @@ class Client:
         vectors: Rows | None = None,
         space: str | None = None,
         k: int = 10,
+        offset: int = 0,
         where: Mapping[str, Any] | None = None,
+        version: int | None = None,
     ) -> Answer:
         """Return `version`, `space` and the best `k` `hits` of each query.
 
@@ -101,19 +112,18 @@ class Client:
             vectors: Embeddings `[N, D]`, and
             space: the space that made them, both as `embed` returned them.
             k: Hits per query.
+            offset: Hits to leave out at the front, for paging.
             where: Payload keys and the values that they must have.
+            version: Ask this version and no other.
 
         Raises:
             SpaceError: The vectors are of another space than the live one; embed again.
         """
-        body = {
-            "x": None if x is None else _plain(x),
-            "vectors": None if vectors is None else _plain(vectors),
-            "space": space,
-            "k": k,
-            "where": None if where is None else dict(where),
-        }
-        return self._post("/v1/search", {name: value for name, value in body.items() if value is not None})
+        rest = {"space": space, "k": k, "offset": offset or None, "model_version": version}
+        if vectors is None and where is None and x is not None:
+            return self._ask_x("/v1/search", x, **rest)
+        body = {"x": _plain(x), "vectors": _plain(vectors), "where": None if where is None else dict(where), **rest}
+        return self._post("/v1/search", body)
 
     def add(self, ids: Sequence[str | int], x: Rows, payload: Sequence[Mapping[str, Any]] | None = None) -> Answer:
         """Embed and store samples; return `version`, `space`, `added` and the commit's `sequence`.
@@ -121,25 +131,48 @@ class Client:
         Raises:
             Locked: Another worker is the writer; send it again.
         """
-        body: Answer = {"ids": list(ids), "x": _plain(x)}
-        if payload is not None:
-            body["payload"] = [dict(entry) for entry in payload]
-        return self._post("/v1/gallery/add", body)
+        rows = None if payload is None else [dict(entry) for entry in payload]
+        return self._post("/v1/gallery/add", {"ids": list(ids), "x": _plain(x), "payload": rows})
+
+    def get(self, ids: Sequence[str | int], *, vectors: bool = False) -> Answer:
+        """Return the stored `rows` of these ids, and how many are `missing`."""
+        return self._post("/v1/gallery/get", {"ids": list(ids), "vectors": vectors or None})
 
     def remove(self, ids: Sequence[str | int]) -> Answer:
         """Forget rows; return how many were `removed` and how many `missing`."""
         return self._post("/v1/gallery/remove", {"ids": list(ids)})
 
+    def feedback(self, labels: Mapping[str, str | int]) -> Answer:
+        """Say what predictions should have been, by the ids that `predict(remember=True)` returned.
+
+        Raises:
+            Busy: Too many labels wait for the trainer; send them again later.
+        """
+        return self._post("/v1/feedback", {"labels": [{"prediction": p, "label": y} for p, y in labels.items()]})
+
     def versions(self) -> Answer:
         """Return what is live, retired, rejected (with reasons) and published."""
-        return self._request("GET", "/v1/versions")
+        return self._parse(self._wire.ask("GET", "/v1/versions"))
+
+    def rollout(self) -> Answer:
+        """Return canary, shadow, and what each worker holds ready."""
+        return self._parse(self._wire.ask("GET", "/v1/rollout"))
+
+    def admin(self, what: str, /, **fields: Any) -> Answer:  # noqa: ANN401 - the fields of that route
+        """Change what is served: `admin("promote", version=3, why="...")`, or rollback, canary, shadow.
+
+        Raises:
+            Forbidden: The token is not of the scope admin.
+            Refused: A worker did not let the version in; nothing was changed.
+        """
+        return self._post(f"/v1/admin/{what}", fields)
 
     def ready(self, timeout: float = 0.0, *, pause: float = 0.05) -> bool:
         """Return whether a version is live, after waiting at most `timeout` seconds for it."""
         until = time.monotonic() + timeout
         while True:
             try:
-                self._request("GET", "/readyz", parse=False)
+                self._wire.ask("GET", "/readyz", once=True)
             except Unavailable:
                 if time.monotonic() >= until:
                     return False
@@ -147,59 +180,28 @@ class Client:
             else:
                 return True
 
+    def _ask_x(self, path: str, x: Rows, **rest: Any) -> Answer:  # noqa: ANN401 - plain values
+        data = numbers(x) if self.binary else None
+        if data is None:
+            return self._post(path, {"x": _plain(x), **rest})
+        query = urllib.parse.urlencode({k: str(v).lower() for k, v in rest.items() if v is not None})
+        return self._parse(self._wire.ask("POST", f"{path}?{query}", data, "application/octet-stream"))
+
     def _post(self, path: str, body: Answer) -> Answer:
+        given = {name: value for name, value in body.items() if value is not None}
         try:
-            data = json.dumps(body, allow_nan=False).encode()
+            data = json.dumps(given, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise DataError(f"cannot be sent as JSON: {error}; send finite numbers and plain values") from error
-        return self._request("POST", path, data)
+        return self._parse(self._wire.ask("POST", path, data))
 
-    def _request(self, method: str, path: str, body: bytes | None = None, *, parse: bool = True) -> Answer:
-        with self._mutex:
-            status, data = self._exchange(method, self._prefix + path, body)
-        if status != 200:
-            raise refusal(status, data)
-        if not parse:
-            return {}
+    def _parse(self, data: bytes) -> Answer:
         try:
             answer: Answer = json.loads(data)
         except ValueError:
             raise Unavailable(f"{self.url} does not speak our protocol; check the address") from None
         return answer
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
-        head = {"content-type": "application/json"} if body is not None else {}
-        kept = self._connection.sock is not None
-        for last in (not kept, True):
-            try:
-                self._connection.request(method, path, body, head)
-                answer = self._connection.getresponse()
-                return answer.status, answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                if last or not isinstance(error, STALE):
-                    raise Unavailable(f"{self.url} does not answer: {error or type(error).__name__}") from error
-        raise AssertionError("the second attempt returns or raises")
 
-
-def refusal(status: int, body: bytes) -> LifelongError:
-    """Return the error that a problem document stands for: of the class it names, else by status."""
-    try:
-        problem = json.loads(body)
-        kind, detail = str(problem["type"]), str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        kind, detail = "", f"the server answered {status}"
-    known = {each.__name__: each for each in _tree(LifelongError)}
-    fallback = BY_STATUS.get(status) or (DataError if status < 500 else Unavailable if status > 500 else LifelongError)
-    return known.get(kind.removeprefix(URN), fallback)(detail)
-
-
-def _tree(root: type[LifelongError]) -> Iterator[type[LifelongError]]:
-    yield root
-    for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
-            yield from _tree(child)
-
-
-def _plain(x: Rows) -> Any:  # noqa: ANN401 - nested lists
+def _plain(x: Any) -> Any:  # noqa: ANN401 - nested lists
     return x.tolist() if hasattr(x, "tolist") else x

@@ -86,7 +86,7 @@ class Trainer:
         """
         self.run_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.run_folder / ".lock", "wait for it or use another folder"):
-            self._same_run()
+            same_run(self.run_folder, self.about)
             commits = Checkpoints(self.run_folder / "checkpoints")
             self._resume(commits)
             for index in range(len(self.progress.matrix) * self.plan.publish_every, len(self.scenario)):
@@ -147,7 +147,7 @@ class Trainer:
             measure=plan.measure,
         )
         live = registry.load(parent) if parent is not None else None
-        snapshot, report = gate.judge(snapshot, live, _readable(registry, live))
+        snapshot, report = gate.judge(snapshot, live, readable(registry, live))
         self._record(registry, snapshot, report, index)
 
     def _record(self, registry: Registry, snapshot: Snapshot, report: Report, index: int) -> None:
@@ -156,7 +156,9 @@ class Trainer:
             registry.refuse(snapshot, report)
             log.warning("refused candidate of experience %d: %s", index, "; ".join(report.reasons))
         else:
-            log.info("published version=%d experience=%d", version, index)
+            log.info("published version=%d experience=%d level=%s", version, index, snapshot.level)
+            if snapshot.level == "major":
+                log.warning("version=%d is a MAJOR release: not every row that was read can be read any more", version)
         facts = {"version": version, "experience": index, "space": snapshot.space.id, "report": report.as_dict()}
         self.progress.versions.append(facts)
         self._tell("published" if version else "refused", facts)
@@ -189,22 +191,24 @@ class Trainer:
         self._tell("resumed", plain(self.learner))
         log.info("resumed at step=%d", self.learner.counters["steps"])
 
-    def _same_run(self) -> None:
-        path = self.run_folder / "run.json"
-        about = files.parse_json(files.canonical_json(self.about))
-        if not path.exists():
-            files.write_atomic(path, files.canonical_json(about))
-            return
-        found = files.parse_json(files.read_file(path))
-        different = sorted(k for k in {*about, *found} if about.get(k) != found.get(k))
-        if different:
-            raise ConfigError(
-                f"{self.run_folder} holds another run (its {', '.join(different)} differ); "
-                f"use another --run folder, or delete this one"
-            )
+
+def same_run(folder: Path, about: Mapping[str, Any]) -> None:
+    """Note in `run.json` what is run in `folder`; raise `ConfigError` if it is something else by now."""
+    path = folder / "run.json"
+    about = files.parse_json(files.canonical_json(dict(about)))
+    if not path.exists():
+        files.write_atomic(path, files.canonical_json(about))
+        return
+    found = files.parse_json(files.read_file(path))
+    different = sorted(k for k in {*about, *found} if about.get(k) != found.get(k))
+    if different:
+        raise ConfigError(
+            f"{folder} holds another run (its {', '.join(different)} differ); "
+            f"use another --run folder, or delete this one"
+        )
 
 
-def _readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
+def readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
     """Return the newest version of each older space that the live one reads."""
     if live is None:
         return []

@@ -5,13 +5,17 @@ LifelongError            exit 1  HTTP 500
 ├── ConfigError          exit 2  HTTP 400   a wrong argument, option or setting
 │   └── UnknownName      exit 2  HTTP 404   no plug-in, option or version of that name
 ├── DataError            exit 3  HTTP 400   samples or vectors of a wrong shape, type or value
-│   └── TooLarge         exit 3  HTTP 413   a request or a record over the limit
+│   ├── TooLarge         exit 3  HTTP 413   a request or a record over the limit
+│   └── NotFinite        exit 3  HTTP 400   a model's answer to these samples is NaN or infinite
 ├── NotFound             exit 4  HTTP 404   a file, folder, data set or id that is not there
 ├── ArtifactError        exit 5  HTTP 409   a snapshot, checkpoint or segment that is damaged or foreign
 ├── Refused              exit 6  HTTP 409   the gate said no; the report says why
 ├── SpaceError           exit 7  HTTP 409   vectors of a Space that may not be compared or stored
 ├── Locked               exit 8  HTTP 409   another process writes here
-└── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
+├── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
+│   └── Busy             exit 9  HTTP 429   too much is under way; again later
+├── Forbidden            exit 11 HTTP 403   no token, or one that may not do this
+└── RetentionGap         exit 10 HTTP 410   a stream deleted records that were not read yet
 ```
 
 A message says what is wrong, what was got and what to do, in one line. Anything that is not a
@@ -70,6 +74,10 @@ class TooLarge(DataError):
     http_status = 413
 
 
+class NotFinite(DataError):
+    """A model answered with NaN or an infinity: to samples out of its range, or because it is broken."""
+
+
 class NotFound(LifelongError):
     """A file, folder, data set, version or id is not there."""
 
@@ -110,3 +118,23 @@ class Unavailable(LifelongError):
 
     exit_code = 9
     http_status = 503
+
+
+class Busy(Unavailable):
+    """Too much is under way; the same request may be sent again later."""
+
+    http_status = 429
+
+
+class Forbidden(LifelongError):
+    """No token, an unknown one, or one that may not do this."""
+
+    exit_code = 11
+    http_status = 403
+
+
+class RetentionGap(LifelongError):
+    """A stream deleted records before they were read."""
+
+    exit_code = 10
+    http_status = 410

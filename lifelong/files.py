@@ -90,6 +90,15 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path} is {kind}") from error
 
 
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced, without reading it; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -11,6 +11,18 @@ from typing import Self, final
 from lifelong.errors import Locked
 
 
+def held(path: Path) -> bool:
+    """Whether a process has the lock at `path`; asking leaves the file as it is."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @final
 class FileLock:
     """The right to write beside `path`, from now on until `close()` or the end of the process.

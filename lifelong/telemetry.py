@@ -49,9 +49,44 @@ SERVING: tuple[Metric, ...] = (
     Metric("lifelong_swap_seconds", "histogram", "Time from a new pointer to the new live version, in seconds."),
     Metric("lifelong_live_version", "gauge", "Version that answers requests; 0 means none."),
     Metric("lifelong_pointer_version", "gauge", "Version the registry names; not the live one after a refusal."),
+    Metric("lifelong_canary_version", "gauge", "Version that answers a share of the requests; 0 means none."),
+    Metric("lifelong_canary_share", "gauge", "Share of the requests that the canary answers, 0..1."),
+    Metric(
+        "lifelong_canary_requests_total", "counter", "Requests to the canary: answered, error or nan.", ("outcome",)
+    ),
+    Metric("lifelong_shadow_version", "gauge", "Version that is asked as well and never answers; 0 means none."),
+    Metric(
+        "lifelong_compared_total",
+        "counter",
+        "Samples on which two versions were compared: agree, differ, failed or dropped.",
+        ("kind", "outcome"),
+    ),
+    Metric("lifelong_compared_seconds", "histogram", "Time of the other version's answer, in seconds.", ("kind",)),
+    Metric("lifelong_automatic_rollbacks_total", "counter", "Versions that a server took back itself.", ("kind",)),
+    Metric("lifelong_feedback_total", "counter", "Labels by what became of them.", ("outcome",)),
+    Metric(
+        "lifelong_feedback_delay_seconds",
+        "histogram",
+        "Time from a prediction to its label, in seconds.",
+        buckets=(1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0),
+    ),
+    Metric("lifelong_feedback_backlog", "gauge", "Labelled samples that no trainer has read yet."),
+    Metric("lifelong_live_since_seconds", "gauge", "When the live version went live, in seconds since 1970."),
     Metric("lifelong_gallery_rows", "gauge", "Rows in the gallery."),
     Metric("lifelong_gallery_unreadable_rows", "gauge", "Rows in spaces that the live version does not read."),
     Metric("lifelong_gallery_sequence", "gauge", "Number of the gallery's last commit."),
+    Metric("lifelong_embedding_effective_rank", "gauge", "Directions that the live version's features use, 1 to D."),
+    Metric("lifelong_embedding_norm_mean", "gauge", "Mean length of the live version's features."),
+    Metric("lifelong_embedding_norm_sd", "gauge", "Standard deviation of that length."),
+    Metric(
+        "lifelong_embedding_cosine_shift", "gauge", "1 - mean cosine with the features of the version before, 0 to 2."
+    ),
+    Metric("lifelong_embedding_cka", "gauge", "Linear alignment with the features of the version before, 0 to 1."),
+    Metric("lifelong_gallery_space_rows", "gauge", "Rows in the gallery, by the space that made them.", ("space",)),
+    Metric("lifelong_gallery_segments", "gauge", "Segments among which the rows are spread; indexes in PostgreSQL."),
+    Metric("lifelong_gallery_bytes", "gauge", "Bytes that searches touch; in PostgreSQL, of tables and indexes."),
+    Metric("lifelong_gallery_refused_segments", "gauge", "Damaged segments that this process does without."),
+    Metric("lifelong_gallery_refused_rows_total", "counter", "Rows that were to be stored and were refused."),
 )
 
 
@@ -92,13 +127,14 @@ class Telemetry:
         counter = _known("counter", name, self._counters)
         (counter.labels(**labels) if labels else counter).inc(amount)
 
-    def gauge(self, name: str, value: float) -> None:
+    def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge of this process.
 
         Raises:
             UnknownName: No such gauge.
         """
-        _known("gauge", name, self._gauges).set(value)
+        gauge = _known("gauge", name, self._gauges)
+        (gauge.labels(**labels) if labels else gauge).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Put a value into a histogram.
@@ -109,16 +145,25 @@ class Telemetry:
         histogram = _known("histogram", name, self._histograms)
         (histogram.labels(**labels) if labels else histogram).observe(value)
 
+    def samples(self) -> list[tuple[str, dict[str, str], float]]:
+        """Return name, labels and value of everything, summed over the processes that share a folder."""
+        return [(s.name, s.labels, s.value) for family in self._merged().collect() for s in family.samples]
+
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format; processes that died no longer count as live."""
-        from prometheus_client import CollectorRegistry, generate_latest, multiprocess
+        from prometheus_client import generate_latest
+
+        return generate_latest(self._merged())
+
+    def _merged(self) -> CollectorRegistry:
+        from prometheus_client import CollectorRegistry, multiprocess
 
         if self.folder is None:
-            return generate_latest(self.registry)
+            return self.registry
         forget_dead(Path(self.folder))
         merged = CollectorRegistry()
         multiprocess.MultiProcessCollector(merged, path=str(self.folder))  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
+        return merged
 
 
 def forget_dead(folder: Path) -> list[int]:

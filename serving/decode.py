@@ -57,12 +57,14 @@ def samples(x: object, shape: Sequence[int], most: int, name: str = "x") -> npt.
     size = math.prod(shape)
     if array.shape == shape or array.shape == (size,):
         array = array.reshape(1, *shape)
+    elif isinstance(x, np.ndarray) and array.ndim == 1 and array.size % size == 0:
+        array = array.reshape(-1, *shape)  # bytes without a shape: as many samples as they fill
     if array.shape[1:] not in (shape, (size,)):
         raise DataError(f"{name} must hold samples of shape {_sizes(shape, size)}, got {list(array.shape)}")
     if len(array) > most:
         raise DataError(f"{name} may hold at most {most} samples, got {len(array)}; send several requests")
     with np.errstate(over="ignore"):
-        rows = array.reshape(-1, *shape).astype(np.float32)
+        rows = np.ascontiguousarray(array.reshape(-1, *shape), dtype=np.float32)
     if not np.isfinite(rows).all():
         raise DataError(f"{name} must hold finite float32 numbers, got a value beyond their range")
     return rows
@@ -79,15 +81,40 @@ def integer(value: object, name: str, low: int, high: int) -> int:
     return value
 
 
+def share(value: object, name: str) -> float:
+    """Return `value` if it is a number in 0..1.
+
+    Raises:
+        DataError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DataError(f"{name} must be a number in 0..1, got {_told(value)}")
+    return float(value)
+
+
+def boolean(value: object, name: str) -> bool:
+    """Return `value` if it is true or false, else raise `DataError`."""
+    if not isinstance(value, bool):
+        raise DataError(f"{name} must be true or false, got {_told(value)}")
+    return value
+
+
+def note(value: object) -> str:
+    """Return a text for people, on one line, of at most 256 characters, else raise `DataError`."""
+    if not isinstance(value, str) or len(value) > LONGEST_ID:
+        raise DataError(f"why must be a text of at most {LONGEST_ID} characters, got {_told(value)}")
+    return " ".join(value.split())
+
+
 def identifiers(ids: object, most: int) -> list[str | int]:
     """Return the distinct ids in a list of 1..`most` strings or 64-bit integers.
 
     Raises:
         DataError: Not such a list; the message says which entry is wrong.
     """
-    entries = _listed(ids, "ids", most)
+    listed = entries(ids, "ids", most)
     seen: set[str] = set()
-    for at, value in enumerate(entries):
+    for at, value in enumerate(listed):
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise DataError(f"ids[{at}] must be a string or an integer, got {_told(value)}")
         if isinstance(value, str) and not 1 <= len(value) <= LONGEST_ID:
@@ -97,7 +124,7 @@ def identifiers(ids: object, most: int) -> list[str | int]:
         if str(value) in seen:
             raise DataError(f"ids[{at}] is there twice: {_told(value)}")
         seen.add(str(value))
-    return entries
+    return listed
 
 
 def payloads(payload: object, count: int) -> list[dict[str, Any]] | None:
@@ -152,7 +179,11 @@ def text(value: object, name: str) -> str:
     return value
 
 
-def _numbers(x: object, name: str) -> npt.NDArray[np.float64]:
+def _numbers(x: object, name: str) -> npt.NDArray[Any]:
+    if isinstance(x, np.ndarray):
+        if not x.size:
+            raise DataError(f"{name} must hold at least one number, got an empty array")
+        return x
     if not isinstance(x, list):
         raise DataError(f"{name} must be a list of numbers or of lists of numbers, got {_kind(x)}")
     kinds = _leaves(x)
@@ -178,7 +209,8 @@ def _leaves(value: list[Any]) -> set[type]:
     return kinds
 
 
-def _listed(value: object, name: str, most: int) -> list[Any]:
+def entries(value: object, name: str, most: int) -> list[Any]:
+    """Return `value` if it is a list of 1..`most` entries, else raise `DataError`."""
     if not isinstance(value, list) or not 1 <= len(value) <= most:
         got = f"{len(value)} entries" if isinstance(value, list) else _kind(value)
         raise DataError(f"{name} must be a list of 1..{most} entries, got {got}")

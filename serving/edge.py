@@ -1,7 +1,8 @@
 """The edge: what every request passes first and every answer last, as one pure ASGI middleware.
 
 ```
-in flight (429) -> body size (413) and pace (408) -> content type (415) -> form (400) -> BentoML -> in time (504)
+in flight (429) -> token (401, 403) -> rate (429) -> body size (413) and pace (408) -> content type (415)
+    -> form (400) -> BentoML -> in time (504)
 ```
 It gives each request an id, writes the version into each answer's head, counts, and turns whatever error the
 layers below produce into the one format of `problems.py`. BentoML itself has no body limit, logs a traceback
@@ -11,17 +12,26 @@ per bad request and answers errors in several shapes; here it never sees a bad r
 from __future__ import annotations
 
 import asyncio
-import re
+import logging
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Protocol, final
 
-from lifelong.errors import LifelongError, TooLarge
+from starlette.responses import Response
+
+from lifelong.errors import LifelongError
+from serving import bodies
+from serving.auth import ADMIN, Keys
+from serving.exchange import CALM, Exchange
 from serving.forms import Form
+from serving.limits import Rates
+from serving.logs import REQUEST
 from serving.problems import MEDIA_TYPE, Problem, version_header
 from serving.settings import Settings
+
+log = logging.getLogger("lifelong.serving")
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -29,16 +39,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-UNMATCHED = "unmatched"
-PATIENCE = 4  # times the largest body are read, and thrown away, so that the client hears why
-CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
 
 class Process(Protocol):
     """What the edge needs to know of the process around it."""
 
     settings: Settings
+    keys: Keys
 
     def version(self) -> int | None:
         """Return the live version, if there is one."""
@@ -49,19 +55,11 @@ class Process(Protocol):
     def began(self) -> None:
         """A request is being worked on."""
 
-    def ended(self, route: str, code: int, seconds: float) -> None:
+    def ended(self, exchange: Exchange, seconds: float) -> None:
         """The request was answered."""
 
-
-@dataclass
-class Exchange:
-    """One request and its answer."""
-
-    request_id: str
-    route: str
-    form: Form | None = None
-    status: int = 0
-    started: float = field(default_factory=time.perf_counter)
+    def audited(self, exchange: Exchange) -> None:
+        """An admin call was answered."""
 
 
 @final
@@ -72,12 +70,22 @@ class Edge:
         app: The next ASGI application.
         runtime: Limits, live version, counters.
         forms: Which form the body of a POST to a path is.
+        direct: What answers the form of a path without going through `app`.
         routes: All paths that are served; others are counted together, so that a scan costs no memory.
     """
 
-    def __init__(self, app: App, runtime: Process, forms: Mapping[str, type[Form]], routes: frozenset[str]) -> None:
-        self.app, self.runtime, self.forms, self.routes = app, runtime, forms, routes
+    def __init__(
+        self,
+        app: App,
+        runtime: Process,
+        forms: Mapping[str, type[Form]],
+        routes: frozenset[str],
+        direct: Mapping[str, Callable[[Form], Response]],
+    ) -> None:
+        self.app, self.runtime, self.forms, self.routes, self.direct = app, runtime, forms, routes, direct
+        self._threads = ThreadPoolExecutor(runtime.settings.threads, "lifelong-answer")
         self.busy = 0
+        self.rates = Rates(runtime.settings.rate_per_second, runtime.settings.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI event stream."""
@@ -85,8 +93,9 @@ class Edge:
             await self.app(scope, receive, send)
             return
         path = scope["path"]
-        exchange = Exchange(_request_id(scope), path if path in self.routes else UNMATCHED)
+        exchange = Exchange.of(scope, self.routes)
         scope["lifelong"] = exchange
+        REQUEST.set(exchange.request_id)
         reply = Reply(exchange, send, self.runtime)
         self.busy += path not in CALM
         self.runtime.began()
@@ -101,20 +110,27 @@ class Edge:
             raise  # a bug: the server logs its traceback
         finally:
             self.busy -= path not in CALM
-            self.runtime.ended(exchange.route, exchange.status or 499, time.perf_counter() - exchange.started)
+            exchange.status = exchange.status or 499
+            self.runtime.ended(exchange, time.perf_counter() - exchange.started)
+            if path.startswith(ADMIN) and exchange.status != 401:
+                self.runtime.audited(exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         if self.busy > self.runtime.settings.max_concurrency and scope["path"] not in CALM:
             raise Problem(429)
-        form = self.forms.get(scope["path"]) if scope["method"] == "POST" else None
-        body = await self._body(scope, receive)
+        self.runtime.keys.admit(scope, reply.exchange)
+        if scope["path"] not in CALM:
+            self.rates.take(reply.exchange.who or reply.exchange.client)
+        limits = self.runtime.settings
+        body = await bodies.body(scope, receive, limits.max_body_bytes, limits.timeout_seconds)
         if body is None:
             return  # the client went away
-        if form is not None:
-            if _media_type(scope) != b"application/json":
-                raise Problem(415)
-            reply.exchange.form = form.read(body, reply.exchange.request_id)
-        work = asyncio.ensure_future(self.app(scope, _replay(body, receive), reply))
+        if scope["method"] == "POST" and (kind := self.forms.get(scope["path"])):
+            reply.exchange.form = bodies.form(kind, scope, body, reply.exchange)
+            if scope["path"] in self.direct:
+                await self._directly(self.direct[scope["path"]], reply)
+                return
+        work = asyncio.ensure_future(self.app(scope, bodies.replay(body, receive), reply))
         try:
             done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
         except asyncio.CancelledError:
@@ -125,15 +141,21 @@ class Edge:
             raise Problem(504)
         await work
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
-        most = self.runtime.settings.max_body_bytes
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
-            raise _too_large(most)
+    async def _directly(self, answer: Callable[[Form], Response], reply: Reply) -> None:
+        """Answer in a thread of ours: the form is read already, and BentoML's way there costs more than the model."""
+        context, loop = copy_context(), asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, context.run, answer, reply.exchange.form)
+        done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
+        if not done:
+            work.cancel()  # a thread cannot be stopped: it ends by itself and its answer is dropped
+            raise Problem(504)
         try:
-            return await asyncio.wait_for(_read(receive, most), self.runtime.settings.timeout_seconds)
-        except TimeoutError:
-            raise Problem(408) from None
+            said = work.result()
+        except Exception as error:
+            log.exception("a bug in the answer to request_id=%s", reply.exchange.request_id)
+            raise Problem(500) from error
+        await reply({"type": "http.response.start", "status": said.status_code, "headers": said.raw_headers})
+        await reply({"type": "http.response.body", "body": said.body})
 
 
 @final
@@ -201,50 +223,3 @@ def _encoded(head: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 def _allowed(message: Message) -> list[tuple[bytes, bytes]]:
     return [(name, value) for name, value in message["headers"] if name.lower() == b"allow"]
-
-
-def _request_id(scope: Scope) -> str:
-    given: bytes = dict(scope["headers"]).get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """Return the whole body, or None if the client went away.
-
-    What is over the limit is thrown away while it arrives, and the refusal waits for its end: a client that is
-    still sending would otherwise see a broken connection and not the reason. `PATIENCE` bounds that.
-    """
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more and size <= PATIENCE * most:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        part: bytes = message.get("body", b"")
-        size, more = size + len(part), message.get("more_body", False)
-        if size <= most:
-            parts.append(part)
-        else:
-            parts.clear()
-    if size > most:
-        raise _too_large(most)
-    return b"".join(parts)
-
-
-def _too_large(most: int) -> TooLarge:
-    return TooLarge(f"the body may have {most} bytes, got more; send fewer rows at a time")
-
-
-def _media_type(scope: Scope) -> bytes:
-    given: bytes = dict(scope["headers"]).get(b"content-type", b"")
-    return given.split(b";")[0].strip().lower()
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a `receive` that first hands out the body that was read."""
-    waiting = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replayed() -> Message:
-        return waiting.pop() if waiting else await receive()
-
-    return replayed

@@ -1,4 +1,4 @@
-"""What requests and answers look like; the OpenAPI document is made from these classes.
+"""What requests look like; the OpenAPI document is made from these classes.
 
 Request fields are declared loosely and checked by `decode.py`: a million bad values must cost one short
 400 and not a million validation messages.
@@ -10,10 +10,11 @@ import difflib
 from typing import Annotated, Any, ClassVar, Self
 
 import bentoml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, WithJsonSchema
+from pydantic import ConfigDict, Field, PrivateAttr, WithJsonSchema
 
 from lifelong.errors import DataError
 from serving import decode
+from serving.exchange import Exchange
 
 ROWS = {"type": "array", "minItems": 1, "items": {}}
 X = Annotated[
@@ -22,6 +23,16 @@ X = Annotated[
 Vectors = Annotated[Any, WithJsonSchema({**ROWS, "description": "Embeddings as `/v1/embed` returned them."})]
 Ids = Annotated[Any, WithJsonSchema({**ROWS, "items": {"type": ["string", "integer"]}, "description": "Distinct ids."})]
 Whole = Annotated[Any, WithJsonSchema({"type": "integer", "minimum": 1})]
+Version = Annotated[
+    Any, WithJsonSchema({"type": "integer", "minimum": 1, "description": "Answer with this version and no other."})
+]
+Share = Annotated[Any, WithJsonSchema({"type": "number", "minimum": 0, "maximum": 1})]
+Labels = Annotated[
+    Any,
+    WithJsonSchema(
+        {**ROWS, "items": {"type": "object"}, "description": "Objects: prediction, label, and revision if it has one."}
+    ),
+]
 Where = Annotated[Any, WithJsonSchema({"type": "object", "description": "Payload keys and the values they must have."})]
 Payload = Annotated[
     Any, WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": "One object per id."})
@@ -33,20 +44,29 @@ class Form(bentoml.IODescriptor):  # type: ignore[misc]  # bentoml is untyped
 
     model_config = ConfigDict(extra="forbid")
     __root_input__: ClassVar[bool] = True  # bentoml: hand over the form, not its fields
-    _request_id: str = PrivateAttr(default="")
+    binary: ClassVar[bool] = False  # whether samples may also come as bytes
+    _exchange: Exchange = PrivateAttr(default_factory=Exchange)
 
     @classmethod
-    def read(cls, body: bytes, request_id: str = "") -> Self:
-        """Return the form in a JSON `body`.
-
-        Args:
-            body: UTF-8.
-            request_id: Goes into the answer.
+    def read(cls, body: bytes, exchange: Exchange | None = None) -> Self:
+        """Return the form in a JSON `body` (UTF-8).
 
         Raises:
-            DataError: Not a JSON object, a field is missing, or one is not known (the message names the nearest).
+            DataError: Not a JSON object, or as `take`.
         """
-        given = decode.document(body)
+        return cls.take(decode.document(body), exchange)
+
+    @classmethod
+    def take(cls, given: dict[str, Any], exchange: Exchange | None = None) -> Self:
+        """Return the form with these fields.
+
+        Args:
+            given: Values by name.
+            exchange: The request that brought them.
+
+        Raises:
+            DataError: A field is missing, or one is not known (the message names the nearest).
+        """
         for name in given:
             if name not in cls.model_fields:
                 near = difflib.get_close_matches(name[:64], cls.model_fields, n=1, cutoff=0.5)
@@ -56,13 +76,19 @@ class Form(bentoml.IODescriptor):  # type: ignore[misc]  # bentoml is untyped
         if missing:
             raise DataError(f"the field {missing[0]!r} is missing; it is required")
         form: Self = cls.model_construct(**given)
-        form._request_id = request_id
+        if exchange is not None:
+            form._exchange = exchange
         return form
+
+    @property
+    def exchange(self) -> Exchange:
+        """The request that brought this form."""
+        return self._exchange
 
     @property
     def request_id(self) -> str:
         """Id of the request that brought this form."""
-        return self._request_id
+        return self._exchange.request_id
 
     @classmethod
     async def from_http_request(cls, request: Any, serde: Any) -> Form:  # noqa: ANN401, ARG003 - bentoml's hook
@@ -74,8 +100,13 @@ class Form(bentoml.IODescriptor):  # type: ignore[misc]  # bentoml is untyped
 class PredictForm(Form):
     """Samples to classify."""
 
+    binary: ClassVar[bool] = True
     x: X
     top_k: Whole = Field(default=1, description="How many labels to return per sample, likeliest first.")
+    model_version: Version = None
+    remember: Any = Field(
+        default=False, json_schema_extra={"type": "boolean"}, description="Return an id per prediction, for feedback."
+    )
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]], "top_k": 3}})
 
@@ -83,7 +114,9 @@ class PredictForm(Form):
 class EmbedForm(Form):
     """Samples to embed."""
 
+    binary: ClassVar[bool] = True
     x: X
+    model_version: Version = None
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]]}})
 
@@ -91,11 +124,14 @@ class EmbedForm(Form):
 class SearchForm(Form):
     """Queries: either samples `x`, or `vectors` together with the `space` that made them."""
 
+    binary: ClassVar[bool] = True
     x: X = None
     vectors: Vectors = None
     space: str | None = Field(default=None, description="The space that `/v1/embed` named; needed with `vectors`.")
     k: Whole = Field(default=10, description="How many hits to return per query, best first.")
+    offset: Any = Field(default=0, json_schema_extra={"type": "integer"}, description="Hits to leave out, for paging.")
     where: Where = None
+    model_version: Version = None
 
     model_config = ConfigDict(json_schema_extra={"example": {"x": [[0.0, 0.5, 1.0]], "k": 5, "where": {"shop": "a"}}})
 
@@ -112,6 +148,15 @@ class AddForm(Form):
     )
 
 
+class GetForm(Form):
+    """Ids to look up."""
+
+    ids: Ids
+    vectors: Any = Field(default=False, json_schema_extra={"type": "boolean"}, description="Return the vectors too.")
+
+    model_config = ConfigDict(json_schema_extra={"example": {"ids": ["a-1"], "vectors": False}})
+
+
 class RemoveForm(Form):
     """Ids to forget."""
 
@@ -120,106 +165,59 @@ class RemoveForm(Form):
     model_config = ConfigDict(json_schema_extra={"example": {"ids": ["a-1", "a-2"]}})
 
 
-class Answer(BaseModel):
-    """What every answer says."""
+class FeedbackForm(Form):
+    """Labels of predictions that were remembered: at any time, in any order, again, or corrected."""
 
-    version: int = Field(description="The version that produced all of this answer.")
-    request_id: str = Field(description="Also in the header x-request-id, and in the server's log.")
+    labels: Labels
 
-
-class Guess(BaseModel):
-    """A label and its probability."""
-
-    label: str | int
-    probability: float
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"labels": [{"prediction": "5f2c7d0e9ab14c33a1d2-0", "label": "cat"}]}}
+    )
 
 
-class Prediction(Guess):
-    """The likeliest label of one sample, and the runners-up."""
-
-    top: list[Guess]
+WHY = "For the history; one line."
 
 
-class Predictions(Answer):
-    """One prediction per sample, in order."""
+class PromoteForm(Form):
+    """The version that is to be live."""
 
-    predictions: list[Prediction]
+    version: Whole
+    why: str = Field(default="", description=WHY)
 
-
-class Embeddings(Answer):
-    """One vector per sample, in order, in the named space."""
-
-    space: str
-    vectors: list[list[float]]
+    model_config = ConfigDict(json_schema_extra={"example": {"version": 1, "why": "best so far"}})
 
 
-class Found(BaseModel):
-    """A row of the gallery; `space` made its vector, `score` is the cosine with the query."""
+class RollbackForm(Form):
+    """Where to go back to: by default, to the version that was live before."""
 
-    id: str
-    score: float
-    space: str
-    payload: dict[str, Any]
+    to: Whole = None
+    why: str = Field(default="", description=WHY)
 
-
-class Hits(Answer):
-    """Hits per query, best first; `unreadable` names the spaces in the gallery that the version does not read."""
-
-    space: str
-    hits: list[list[Found]]
-    unreadable: list[str]
+    model_config = ConfigDict(json_schema_extra={"example": {"to": 1, "why": "too many wrong hits"}})
 
 
-class Added(Answer):
-    """What was stored, where, and the commit that holds it."""
+class TrialForm(Form):
+    """A version to try, and its share of the requests; share 0 ends the trial."""
 
-    space: str
-    added: int
-    sequence: int
+    version: Whole = None
+    share: Share = Field(default=0.0, description="Of the requests, 0..1.")
+    why: str = Field(default="", description=WHY)
 
-
-class Removed(Answer):
-    """How many of the ids were there, and how many were not."""
-
-    removed: int
-    missing: int
-    sequence: int
+    model_config = ConfigDict(json_schema_extra={"example": {"share": 0, "why": "seen enough"}})
 
 
-class GalleryState(Answer):
-    """What the gallery holds; `unreadable` counts the rows in spaces that the version does not read."""
-
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
-    rows: int
-    by_space: dict[str, int]
-    unreadable: int
-    sequence: int
-    bytes: int
+class ShadowForm(TrialForm):
+    """A version that is asked as well and whose answers are compared; share 0 ends it."""
 
 
-class Refusal(BaseModel):
-    """A candidate that was not let in, and why; version is null where the pointer itself could not be read."""
+class CanaryForm(TrialForm):
+    """A version that answers a share of the requests, and the limits over which it is stopped; share 0 ends it."""
 
-    version: int | None
-    sha256: str | None
-    reason: str
-
-
-class Published(BaseModel):
-    """One version of the registry, and what the gate said of it."""
-
-    version: int
-    report: dict[str, Any] | None
-
-
-class Versions(Answer):
-    """What is live, what can be returned to at once, what was refused, and what the registry holds (newest first)."""
-
-    version: int | None  # type: ignore[assignment]  # this page answers before anything is live
-    space: str | None
-    labels: int
-    retired: list[int]
-    rejected: list[Refusal]
-    pointer: int | None
-    total: int
-    versions: list[Published]
+    errors: Share = Field(
+        default=0.02, description="Share of its requests that may fail; the live version answers them."
+    )
+    nans: Any = Field(default=0, json_schema_extra={"type": "integer"}, description="Answers that may be NaN.")
+    agreement: Share = Field(
+        default=0.0, description="Share of samples on which it must name the live version's label."
+    )
+    least: Whole = Field(default=50, description="Requests and compared samples before a share counts.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from lifelong.errors import ArtifactError, DataError, SpaceError, Unavailable
+from lifelong.errors import ArtifactError, NotFinite, SpaceError, Unavailable
 from lifelong.gallery.base import Hit, View, Where
 from lifelong.labels import Label
+from lifelong.release.health import FIGURES
 from lifelong.release.snapshot import Snapshot
 from lifelong.types import Output, Space
 
@@ -33,6 +34,8 @@ class Live:
         labels: In index order; the logits may have more columns.
         space: Where its vectors live, and what they may be compared with.
         shape: Shape of one input sample.
+        level: `major` if it could not read what was read before it; see `lifelong.release.report.Report`.
+        health: Figures of its embedding, as the gate found them; see `lifelong.release.health`.
         view: The gallery at the moment the request began; None outside a request.
     """
 
@@ -42,13 +45,15 @@ class Live:
     labels: tuple[Label, ...]
     space: Space
     shape: tuple[int, ...]
+    level: str | None = None
+    health: Mapping[str, float] = field(default_factory=dict)
     view: View | None = None
 
     def embed(self, x: Floats) -> Floats:
         """Return vectors `[N, D]` of samples `[N, *shape]`.
 
         Raises:
-            DataError: The samples are too large for the model: its answer is not finite.
+            NotFinite: The samples are too large for the model: its answer is not finite.
         """
         features: Floats = self._run(x).features.numpy()
         return features
@@ -60,24 +65,28 @@ class Live:
 
         Raises:
             Unavailable: The version knows no label.
-            DataError: The samples are too large for the model: its answer is not finite.
+            NotFinite: The samples are too large for the model: its answer is not finite.
         """
         known = len(self.labels)
         if not known:
             raise Unavailable(f"version {self.version} knows no label yet; publish one that was trained on some")
         shares = self._run(x).logits[:, :known].softmax(dim=1)
         if not shares.isfinite().all():
-            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
         found = shares.topk(min(top, known), dim=1)
         return found.values, found.indices
 
-    def search(self, queries: Floats, k: int, where: Where | None) -> list[list[Hit]]:
+    def search(self, queries: Floats, k: int, where: Where | None, offset: int = 0) -> list[list[Hit]]:
         """Return up to `k` hits of each query `[N, D]`, best first, from the rows this version reads."""
-        return self._gallery().search(queries, self.space, k, where)
+        return self._gallery().search(queries, self.space, k, where, offset=offset)
 
     def unreadable(self) -> list[str]:
         """Return the spaces that have rows and that this version does not read, sorted."""
         return sorted(self._gallery().spaces - self.space.reads)
+
+    def unreadable_rows(self) -> int:
+        """Return how many rows are in those spaces."""
+        return unreadable(self, self._gallery().stats().by_space) if self.unreadable() else 0
 
     def _gallery(self) -> View:
         if self.view is None:
@@ -88,7 +97,7 @@ class Live:
     def _run(self, x: Floats) -> Output:
         said: Output = self.model(torch.from_numpy(x))
         if not said.features.isfinite().all():
-            raise DataError("the model's answer to x is not finite; scale x to the range it was trained on")
+            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
         return said
 
 
@@ -101,14 +110,18 @@ def prepare(snapshot: Snapshot, version: int, sha256: str) -> Live:
     if snapshot.input.get("dtype", "float32") != "float32":
         raise ArtifactError(f"its input is {snapshot.input['dtype']}, this server feeds float32; train it on float32")
     shape = tuple(int(n) for n in snapshot.input["shape"])
-    live = Live(version, sha256, snapshot.build(), tuple(snapshot.labels), snapshot.space, shape)
+    known = {name: snapshot.metrics[f"embedding_{name}"] for name in FIGURES if f"embedding_{name}" in snapshot.metrics}
+    built, labels = snapshot.build(), tuple(snapshot.labels)
+    live = Live(version, sha256, built, labels, snapshot.space, shape, snapshot.level, known)
     for rows in WARM_ROWS:
         repeats = -(-rows // len(snapshot.probe.x))
         _warm(live, snapshot.probe.x.repeat(repeats, *[1] * len(shape))[:rows])
     return live
 
 
-def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int], *, back: bool) -> None:
+def check_succession(
+    candidate: Live, live: Live | None, rows: Mapping[str, int], *, back: bool, major: Callable[[], bool]
+) -> None:
     """Refuse a version after which labels, inputs or old rows would silently mean something else.
 
     Args:
@@ -118,6 +131,8 @@ def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int]
         back: It was live before (a rollback, a restart): fewer labels are then in order, and so are rows that newer
             versions wrote and it does not read; they are kept, counted as unreadable, and read again later. Nor do
             such rows keep out what follows a rollback: it must read what can be read now.
+        major: Says whether it, or a version between the two, was published as a major release: somebody chose to
+            give old rows up.
 
     Raises:
         ArtifactError: Labels were changed and not appended, or another input shape.
@@ -131,11 +146,11 @@ def check_succession(candidate: Live, live: Live | None, rows: Mapping[str, int]
             raise ArtifactError(f"its input shape is {list(candidate.shape)}, clients send {list(live.shape)}")
     readable = set(rows) if live is None else set(rows) & live.space.reads
     unread = sorted(readable - candidate.space.reads)
-    if unread and not back:
+    if unread and not back and not major():
         lost = sum(rows[space] for space in unread)
         raise SpaceError(
             f"{lost} rows of the gallery are in spaces it does not read ({', '.join(unread)[:200]}); "
-            "publish one that was proven compatible, or remove the rows"
+            "publish one that was proven compatible, or choose a major release (--allow-major), or remove the rows"
         )
 
 

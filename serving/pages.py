@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -15,7 +17,9 @@ from starlette.routing import Route
 
 from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
-from serving.forms import GalleryState, Published, Refusal, Versions
+from serving.admin import rollout_state
+from serving.answers import Accuracies, Accuracy, GalleryState, Published, Refusal, RolloutState, Status, Versions
+from serving.dashboard import Dashboard
 from serving.live import unreadable
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
@@ -23,7 +27,11 @@ from serving.runtime import Runtime
 NEWEST = 50  # versions that /v1/versions lists
 GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/versions": (Versions, f"Live, retired, rejected and published versions (the newest {NEWEST}), with reports."),
+    "/v1/rollout": (RolloutState, "Canary, shadow, what was seen of them, and the workers of this server."),
+    "/v1/accuracy": (Accuracies, "What feedback says of each version, in all and by true label."),
     "/v1/gallery": (GalleryState, "What the gallery holds, and what of it the live version reads."),
+    "/ui": (None, "The dashboard: one static page."),
+    "/ui/events": (None, "What the dashboard shows, as server-sent events, every two seconds for a while."),
     "/metrics": (None, "Metrics in the Prometheus text format."),
     "/livez": (None, "200 while the process answers."),
     "/readyz": (None, "200 while a version is live, else 503."),
@@ -50,8 +58,24 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     def versions(request: Request) -> Response:
         return _answer(all_versions(runtime, request.scope["lifelong"].request_id))
 
-    handlers = {"/docs.json": openapi, "/metrics": metrics, "/v1/gallery": gallery, "/v1/versions": versions}
-    return Starlette(routes=[Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()])
+    def rollout(request: Request) -> Response:
+        return _answer(rollout_state(runtime, request.scope["lifelong"].request_id))
+
+    def accuracy(request: Request) -> Response:
+        return _answer(accuracies(runtime, request.scope["lifelong"].request_id))
+
+    handlers = {
+        "/v1/accuracy": accuracy,
+        "/docs.json": openapi,
+        "/v1/rollout": rollout,
+        "/metrics": metrics,
+        "/v1/gallery": gallery,
+        "/v1/versions": versions,
+    }
+    parts = {"versions": all_versions, "rollout": rollout_state, "gallery": gallery_state, "accuracy": accuracies}
+    shown = Dashboard(runtime, {name: partial(make, runtime) for name, make in parts.items()})
+    routes = [Route(path, _threaded(runtime, handler)) for path, handler in handlers.items()]
+    return Starlette(routes=[*routes, Route("/ui", shown.page), Route("/ui/events", shown.events)])
 
 
 def gallery_state(runtime: Runtime, request_id: str) -> GalleryState:
@@ -69,6 +93,26 @@ def gallery_state(runtime: Runtime, request_id: str) -> GalleryState:
     )
 
 
+def accuracies(runtime: Runtime, request_id: str) -> Accuracies:
+    """Return what feedback says of each version."""
+    found = sorted(runtime.remembered.tallies().items(), reverse=True)
+    return Accuracies(
+        version=runtime.version(),
+        request_id=request_id,
+        versions=[
+            Accuracy(
+                version=version,
+                correct=sum(correct for correct, _ in labels.values()),
+                total=sum(total for _, total in labels.values()),
+                by_label={str(label): pair for label, pair in labels.items()},
+            )
+            for version, labels in found[:NEWEST]
+        ],
+        remembered=len(runtime.remembered),
+        backlog=runtime.stream.backlog(),
+    )
+
+
 def all_versions(runtime: Runtime, request_id: str) -> Versions:
     """Return what is live, what was, what was refused, and the newest versions of the registry."""
     slot = runtime.slot
@@ -83,13 +127,23 @@ def all_versions(runtime: Runtime, request_id: str) -> Versions:
         version=live.version if live else None,
         request_id=request_id,
         space=live.space.id if live else None,
+        level=live.level if live else None,
         labels=len(live.labels) if live else 0,
+        unreadable=unreadable(live, slot.shelf.view().stats().by_space) if live else 0,
+        health=dict(live.health) if live else {},
         retired=slot.retired,
         rejected=[Refusal(version=r.version, sha256=r.sha256, reason=r.reason[:1000]) for r in slot.rejected],
         pointer=slot.pointer.version if slot.pointer else None,
         total=len(numbers),
-        versions=[Published(version=n, report=_report(registry, n)) for n in numbers[:NEWEST]] if registry else [],
+        versions=[_published(registry, n) for n in numbers[:NEWEST]] if registry else [],
     )
+
+
+def _published(registry: Registry, version: int) -> Published:
+    level = None
+    with suppress(ArtifactError, NotFound):  # its report says what is wrong
+        level = registry.manifest(version)["level"]
+    return Published(version=version, level=level, report=_report(registry, version))
 
 
 def _report(registry: Registry, version: int) -> dict[str, Any] | None:
@@ -100,7 +154,7 @@ def _report(registry: Registry, version: int) -> dict[str, Any] | None:
     return report.as_dict() if report else None
 
 
-def _answer(model: Versions | GalleryState) -> Response:
+def _answer(model: Status) -> Response:
     return Response(model.model_dump_json(), media_type="application/json", headers=version_header(model.version))
 
 

@@ -14,10 +14,12 @@ MEDIA_TYPE = "application/problem+json"
 URN = "urn:lifelong:error:"  # + the name of a class in lifelong/errors.py
 LONGEST_DETAIL = 600  # characters; the whole body stays under 1 KB
 HINTS = {
+    401: "needs the header 'authorization: Bearer TOKEN' with a token of this server; 'lifelong token' makes one",
+    403: "this token may not do that",
     404: "nothing is served at this path; /docs.json lists what is",
     405: "this path does not take this method; /docs.json lists what it takes",
     408: "the request body did not arrive in time; send it faster or send less",
-    415: "send a JSON object with the header 'content-type: application/json'",
+    415: "send a JSON object with the header 'content-type: application/json' (samples also as application/x-npy)",
     429: "too many requests are in flight; try again in a moment",
     500: "a bug or a broken dependency; the server's log has this request id",
     503: "not ready to answer; try again in a moment",
@@ -33,18 +35,21 @@ class Problem(Exception):
         status: HTTP status, 400..599.
         detail: What is wrong, what was got, what to do; a hint of the status if empty.
         kind: `about:blank`, or a URN that names the error's class.
+        retry: Seconds after which it may be tried again, of a 429 or 503.
     """
 
-    def __init__(self, status: int, detail: str = "", kind: str = "about:blank") -> None:
+    def __init__(self, status: int, detail: str = "", kind: str = "about:blank", *, retry: int = 1) -> None:
         super().__init__(detail)
-        self.status, self.kind = status, kind
+        self.status, self.kind, self.retry = status, kind, retry
         self.title = _title(status) if kind == "about:blank" else kind.removeprefix(URN)
         self.detail = _short(detail or HINTS.get(status, self.title))
 
     @classmethod
     def of(cls, error: LifelongError) -> Problem:
         """Return the problem that says what `error` says, under its own HTTP status."""
-        return cls(error.http_status, str(error), URN + type(error).__name__)
+        return cls(
+            error.http_status, str(error), URN + type(error).__name__, retry=5 if error.http_status == 429 else 1
+        )
 
     def response(self, version: int | None, request_id: str) -> Response:
         """Return the answer that says this; `version` is the live one."""
@@ -53,7 +58,9 @@ class Problem(Exception):
 
     def head(self) -> dict[str, str]:
         """Return what its status asks for besides the body."""
-        return {"retry-after": "1"} if self.status in (429, 503) else {}
+        if self.status == 401:
+            return {"www-authenticate": "Bearer"}
+        return {"retry-after": str(self.retry)} if self.status in (429, 503) else {}
 
     def body(self, version: int | None, request_id: str) -> bytes:
         """Return the JSON document; version and request id are extension members."""

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import signal
+import time
+from pathlib import Path
 from typing import final
 
 from lifelong.errors import Unavailable
+from lifelong.release.health import FIGURES
 from lifelong.release.registry import Registry
+from lifelong.release.rollout import Limits
 from lifelong.telemetry import Telemetry
+from serving import logs
+from serving.audit import Audit
+from serving.auth import Keys
+from serving.crew import Crew, Report
+from serving.exchange import Exchange
 from serving.live import unreadable
+from serving.mirror import Mirror
+from serving.remembered import Remembered
+from serving.router import Router
 from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
+from serving.stream import Stream
 
+GLANCE_SECONDS = 5.0
 log = logging.getLogger("lifelong.serving")
 
 
@@ -30,13 +45,21 @@ class Runtime:
 
     def __init__(self, settings: Settings, *, multiprocess: str | None = None) -> None:
         self.settings, self._multiprocess = settings, multiprocess
+        self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
+        self.crew = Crew(settings.state / "workers")
+        self.stream = Stream(
+            Path(settings.stream) if settings.stream else settings.state / "stream", settings.feedback_backlog
+        )
+        self._remembered: Remembered | None = None
         self._shelf: Shelf | None = None
+        self._router: Router | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
-        self._level = logging.NOTSET
+        self._level, self._handler = logging.NOTSET, logs.install(as_json=False)
         self._parent = os.getppid() if multiprocess else 0
-        self._shown: tuple[int, int | None, int] = (-1, None, 0)  # what the gauges say
+        self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
+        self._spaces: set[str] = set()  # of which they say how many rows there are
 
     @property
     def slot(self) -> Slot:
@@ -48,6 +71,25 @@ class Runtime:
         if self._slot is None:
             raise Unavailable("the server is starting or stopping; try again in a moment")
         return self._slot
+
+    @property
+    def router(self) -> Router:
+        """What chooses the version of a request; raises like `slot`."""
+        if self._router is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._router
+
+    @property
+    def mirror(self) -> Mirror:
+        """What compares versions; raises like `slot`."""
+        return self.router.mirror
+
+    @property
+    def remembered(self) -> Remembered:
+        """Predictions that may be labelled; raises like `slot`."""
+        if self._remembered is None:
+            raise Unavailable("the server is starting or stopping; try again in a moment")
+        return self._remembered
 
     @property
     def telemetry(self) -> Telemetry:
@@ -64,17 +106,17 @@ class Runtime:
             ArtifactError: The gallery is damaged.
         """
         settings = self.settings
-        self._level = _set_level(logging.INFO)
+        self._level, self._handler = _set_level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
-        self._shelf = Shelf(settings.state / "gallery")
+        self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
-            settings.registry,
-            self._shelf,
-            settings.state,
-            self,
-            poll_seconds=settings.poll_seconds,
-            keep=settings.keep_retired,
-        )
+            settings.registry, self._shelf, settings.state, self,
+            poll_seconds=settings.poll_seconds, keep=settings.keep_retired,
+        )  # fmt: skip
+        self._remembered = Remembered(settings.state / "feedback" / "predictions.sqlite", settings.remember)
+        guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
+        self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
+        self._router.mirror.start()
         self._slot.start()
         self.polled()
         gc.collect()
@@ -83,13 +125,18 @@ class Runtime:
 
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
-        slot, shelf = self._slot, self._shelf
-        self._slot = self._shelf = None
+        slot, shelf, router = self._slot, self._shelf, self._router
+        self._slot = self._shelf = self._router = None
         if slot is not None:
             slot.stop()
-        if shelf is not None:
-            shelf.close()
+        stops = [router and router.mirror.stop, shelf and shelf.close, self._remembered and self._remembered.close]
+        for stop in filter(None, stops):
+            stop()
+        self._remembered = None
+        self.stream.close()
+        self.crew.leave()
         _set_level(self._level)
+        logs.remove(self._handler)
         gc.unfreeze()
 
     def ready(self) -> bool:
@@ -118,13 +165,19 @@ class Runtime:
         if self._telemetry is not None:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
 
-    def ended(self, route: str, code: int, seconds: float) -> None:
+    def ended(self, exchange: Exchange, seconds: float) -> None:
         """The request was answered (499: the client had gone)."""
         self._in_flight -= 1
         if self._telemetry is not None:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
-            self._telemetry.count("lifelong_requests_total", route=route, code=str(code))
-            self._telemetry.observe("lifelong_request_seconds", seconds, route=route)
+            self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
+            self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
+        if self.settings.access_log and not exchange.calm:
+            logs.answered(exchange, seconds)
+
+    def audited(self, exchange: Exchange) -> None:
+        """An admin call was answered; it is noted."""
+        self.audit.write(exchange)
 
     def handled(self, route: str, rows: int) -> None:
         """So many samples, vectors or ids were worked on."""
@@ -135,27 +188,50 @@ class Runtime:
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
         if outcome != "rejected":
             self.telemetry.observe("lifelong_swap_seconds", seconds)
+            self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
         self._end_if_orphaned()
+        self.keys.refresh()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return
+        beside = slot.trials.beside
+        refused = {str(version): why for version, why in beside.refused.items()}
+        ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
+        self.crew.write(Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused))
+        waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
-        shown = (view.sequence, slot.version, pointer)
+        # Segments come and go without a change of the rows: look again every few seconds.
+        glance = int(time.monotonic() / GLANCE_SECONDS)
+        shown = (view.sequence, slot.version, pointer, beside.rollout.seq, waiting, glance)
         if shown == self._shown:
             return
-        self._shown, stats = shown, view.stats()
+        trial = beside.rollout.canary
+        self._shown, stats = shown, shelf.stats()
         lost = unreadable(slot.live, stats.by_space) if slot.version else 0
         for name, value in (
             ("lifelong_live_version", slot.version or 0),
             ("lifelong_pointer_version", pointer),
+            ("lifelong_canary_version", beside.canary.version if beside.canary else 0),
+            ("lifelong_canary_share", trial.share if beside.canary and trial else 0),
+            ("lifelong_shadow_version", beside.shadow.version if beside.shadow else 0),
+            ("lifelong_feedback_backlog", waiting),
             ("lifelong_gallery_rows", stats.rows),
             ("lifelong_gallery_unreadable_rows", lost),
             ("lifelong_gallery_sequence", stats.sequence),
+            ("lifelong_gallery_segments", stats.segments),
+            ("lifelong_gallery_bytes", stats.bytes),
+            ("lifelong_gallery_refused_segments", stats.refused),
         ):
             self.telemetry.gauge(name, value)
+        self._spaces |= stats.by_space.keys()
+        for space in self._spaces:
+            self.telemetry.gauge("lifelong_gallery_space_rows", stats.by_space.get(space, 0), space=space)
+        health = slot.live.health if slot.version else {}
+        for name in FIGURES:
+            self.telemetry.gauge(f"lifelong_embedding_{name}", health.get(name, math.nan))
 
     def _end_if_orphaned(self) -> None:
         """Stop when the master was killed: an orphan would keep the port and the gallery's lock for ever."""

@@ -12,6 +12,7 @@ from typing import Any
 from lifelong.errors import ConfigError
 
 PREFIX = "LIFELONG_"
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 ELSEWHERE = frozenset({"LIFELONG_DATA"})  # read by other parts: not a typing error of ours
 
 
@@ -33,6 +34,11 @@ class Settings:
     )
     state: Path = field(
         default=Path("state"), metadata=_about("folder of the gallery and of LAST_GOOD; must be writable")
+    )
+    gallery: str = field(
+        default="",
+        repr=False,  # it may hold a password
+        metadata=_about("connection strings of PostgreSQL, separated by spaces; a folder below the state if empty"),
     )
     poll_seconds: float = field(
         default=0.05, metadata=_about("seconds between two looks at the registry's pointer", 0.001, 3600)
@@ -56,12 +62,43 @@ class Settings:
     workers: int = field(
         default=1, metadata=_about("server processes; each polls, swaps and holds the model for itself", 1, 64)
     )
+    stream: str = field(
+        default="",
+        metadata=_about("folder of the log that feedback is written to; empty: `stream` of the state folder"),
+    )
+    remember: int = field(
+        default=100_000, metadata=_about("predictions that can still be labelled; the oldest are forgotten", 1, 10**9)
+    )
+    feedback_backlog: int = field(
+        default=1_000_000, metadata=_about("labels that may wait for the trainer; more are answered 429", 1)
+    )
+    guard_errors: float = field(
+        default=0.5,
+        metadata=_about(
+            "share of requests that fail and the version before answers, over which that is put back", 0, 1
+        ),
+    )
+    guard_least: int = field(default=20, metadata=_about("requests before that share counts", 1))
+    rate_per_second: float = field(
+        default=0.0, metadata=_about("requests per second and client over time; more are answered 429, 0 is no limit")
+    )
+    rate_burst: int = field(
+        default=20, metadata=_about("requests that a client may make at once after a pause", 1, 10**6)
+    )
+    tokens_file: str = field(default="", metadata=_about("file of tokens, a line NAME SCOPE SHA256 each"))
+    tokens: str = field(default="", metadata=_about("the same lines, separated by ;"))
+    log_json: bool = field(default=False, metadata=_about("logs as JSON, a line each"))
+    access_log: bool = field(default=False, metadata=_about("log each request, except for health and metrics"))
+    public_read: bool = field(default=False, metadata=_about("reading needs no token, though tokens are set"))
+    insecure: bool = field(
+        default=False, metadata=_about("no tokens: who connects over loopback may write and administrate")
+    )
     threads: int = field(default=2, metadata=_about("handler threads per worker", 1, 256))
 
     def __post_init__(self) -> None:
         for each in fields(self):
             value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
-            if not isinstance(value, Path) and not low <= value <= high:
+            if isinstance(value, int | float) and not low <= value <= high:
                 raise ConfigError(f"{variable(each.name)} must be in {low}..{high}, got {value}")
 
     @classmethod
@@ -100,7 +137,11 @@ def variable(name: str) -> str:
 
 def table() -> list[tuple[str, str, str]]:
     """Return (variable, default, meaning) of every setting, in the order of the class."""
-    return [(variable(each.name), str(each.default), each.metadata["meaning"]) for each in fields(Settings)]
+    return [(variable(each.name), _shown(each.default), each.metadata["meaning"]) for each in fields(Settings)]
+
+
+def _shown(default: object) -> str:
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _refuse_near_misses(environment: Mapping[str, str], known: Mapping[str, object]) -> None:
@@ -114,10 +155,18 @@ def _refuse_near_misses(environment: Mapping[str, str], known: Mapping[str, obje
 
 def _parse(name: str, text: str, default: object) -> object:
     kind = type(default)
+    if kind is str:
+        return text.strip()
     if isinstance(default, Path):
         if not text.strip():
             raise ConfigError(f"{name} must name a folder, got an empty text")
         return Path(text).expanduser()
+    if isinstance(default, bool):
+        if text.lower() not in _BOOLEANS:
+            raise ConfigError(f"{name} must be true or false, got {text!r}")
+        return _BOOLEANS[text.lower()]
+    if isinstance(default, str):
+        return text
     try:
         value = kind(text)  # type: ignore[call-arg]
     except ValueError:

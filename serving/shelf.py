@@ -1,4 +1,4 @@
-"""The gallery as one worker of several holds it: the writer if it can be, a follower otherwise."""
+"""The gallery as one worker of several holds it: in a folder the writer if it can be, a follower otherwise."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, final
 
 from lifelong.errors import Locked, NotFound
-from lifelong.gallery.base import Vectors
+from lifelong.gallery.base import Row, Stats, Vectors, View
 from lifelong.gallery.embedded import EmbeddedGallery
-from lifelong.gallery.view import FrozenView
+from lifelong.gallery.opening import opened
+from lifelong.gallery.pgvector import PgVectorGallery
 from lifelong.types import Space
 
 PATIENCE_SECONDS = 10.0  # for another worker that is just making the gallery
@@ -19,34 +20,40 @@ PATIENCE_SECONDS = 10.0  # for another worker that is just making the gallery
 
 @final
 class Shelf:
-    """An embedded gallery that several workers of one machine share.
+    """A gallery that several workers share.
 
-    One process may write. The others follow it, answer searches, and take over at their next write once it is gone.
+    Into a folder one process may write. The others follow it, answer searches, and take over at their next write once
+    it is gone. Into PostgreSQL all of them write.
 
     Args:
-        folder: Of the gallery; made if it is not there.
+        place: Folder of the gallery, made if it is not there; or connection strings, separated by spaces.
 
     Raises:
-        Unavailable: The folder cannot be written.
+        ConfigError: PostgreSQL is asked for, and psycopg or pgvector is missing.
+        Unavailable: The folder cannot be written, or the database not be reached.
         ArtifactError: The gallery is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, place: Path | str) -> None:
+        self.place = place
         self._mutex = threading.Lock()
         try:
-            self._gallery = EmbeddedGallery(folder, threads=1)
+            self._gallery = opened(place, threads=1)
         except Locked:
-            self._gallery = _followed(folder)
+            self._gallery = _followed(place)
 
     @property
     def follows(self) -> bool:
         """Whether another process is the writer."""
         return self._gallery.readonly
 
-    def view(self) -> FrozenView:
+    def view(self) -> View:
         """Return the gallery as it is now, for the whole of one request."""
         return self._gallery.view()
+
+    def stats(self) -> Stats:
+        """Return how much it holds."""
+        return self._gallery.stats()
 
     def add(
         self, ids: Sequence[str | int], vectors: Vectors, space: Space, payload: list[dict[str, Any]] | None
@@ -62,6 +69,10 @@ class Shelf:
         """Remove rows durably and return how many were there; raises like `add`."""
         return self._writer().remove(ids)
 
+    def get(self, ids: Sequence[str | int]) -> list[Row | None]:
+        """Return the row of each id, None where there is none; those of other workers as far as they were seen."""
+        return self._gallery.get(ids)
+
     def refresh(self) -> int:
         """See what the writer has written; return the newest sequence number."""
         return self._gallery.refresh()
@@ -70,27 +81,27 @@ class Shelf:
         """Let go of files and locks."""
         self._gallery.close()
 
-    def _writer(self) -> EmbeddedGallery:
+    def _writer(self) -> EmbeddedGallery | PgVectorGallery:
         with self._mutex:
             if self._gallery.readonly:
                 follower, self._gallery = self._gallery, self._promoted()
                 follower.close()
             return self._gallery
 
-    def _promoted(self) -> EmbeddedGallery:
+    def _promoted(self) -> EmbeddedGallery | PgVectorGallery:
         try:
-            return EmbeddedGallery(self.folder, threads=1)
+            return opened(self.place, threads=1)
         except Locked:
             raise Locked(
                 "another worker of this server writes the gallery; send it again, or serve one worker"
             ) from None
 
 
-def _followed(folder: Path) -> EmbeddedGallery:
+def _followed(place: Path | str) -> EmbeddedGallery | PgVectorGallery:
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return EmbeddedGallery(folder, readonly=True, threads=1)
+            return opened(place, readonly=True, threads=1)
         except NotFound:
             if time.monotonic() > until:
                 raise

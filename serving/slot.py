@@ -7,7 +7,7 @@ live one; only then one reference is replaced. Requests that began before keep t
 pointer moved -> load -> build -> succession -> warm-up -> live        (the old one is retired: kept for a rollback)
                    └───────┴──────────┴───────────┴──> rejected: one log line, one counter, the live one stays
 ```
-The registry is only ever read. What is remembered, LAST_GOOD, lives in the server's own folder.
+The registry is only read. What is remembered, LAST_GOOD, lives in the server's own folder.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from typing import Any, Protocol, final
 
 import torch
 
+from lifelong import files
 from lifelong.errors import LifelongError, NotFound, Unavailable
 from lifelong.release.registry import Pointer, Registry
 from serving.lastgood import LastGood
-from serving.live import Floats, Live, check_succession, prepare
+from serving.live import Floats, Live, check_succession, prepare, unreadable
 from serving.rejected import Rejection, Rejections, reason
 from serving.shelf import Shelf
+from serving.trials import Trials
 
 CURRENT, LAST_GOOD = "CURRENT", "LAST_GOOD"
 
@@ -76,6 +78,7 @@ class Slot:
         self._live: Live | None = None
         self._retired: OrderedDict[tuple[int, str], Live] = OrderedDict()
         self._rejected = Rejections()
+        self.trials = Trials(shelf, self._reject)
         self._seen: tuple[int, int, int] | None = None  # the pointer file that was followed
         self._missing: tuple[int, int, int] | None = None  # the one that names a version which is not there
         self._flip = threading.Lock()  # held while rows are written, so that none is written for a replaced version
@@ -103,7 +106,12 @@ class Slot:
     @property
     def retired(self) -> list[int]:
         """Versions kept in memory, the last replaced one first."""
-        return [version for version, _ in reversed(self._retired)]
+        return list(self.kept)
+
+    @property
+    def kept(self) -> dict[int, Live]:
+        """The same with their models."""
+        return {version: live for (version, _), live in reversed(list(self._retired.items()))}
 
     @property
     def rejected(self) -> list[Rejection]:
@@ -111,9 +119,9 @@ class Slot:
         return self._rejected.newest_first()
 
     def start(self) -> None:
-        """Go live with the pointer's version, else with the last good one, and follow the pointer from now on."""
+        """Go live with the pointer's version, else with the last good one, and follow the pointer."""
         version = self._last_good.read()
-        if version is not None and (registry := self._registry()) is not None:
+        if version is not None and (registry := self.registry()) is not None:
             self._try(registry, version, remembered=version)
         self.refresh()
         self._stop.clear()
@@ -129,10 +137,10 @@ class Slot:
 
     def refresh(self) -> bool:
         """Look at the pointer once and follow it; return whether another version is live now."""
-        seen = _signature(self.root / CURRENT)
+        seen = files.signature(self.root / CURRENT)
         if seen is None or seen == self._seen:
             return False
-        registry = self._registry()
+        registry = self.registry()
         if registry is None:
             return False
         before = self._live
@@ -172,39 +180,52 @@ class Slot:
             key = (version, sha256)
             if key in self._rejected or (self._live and (self._live.version, self._live.sha256) == key):
                 return
-            candidate = self._retired.get(key) or prepare(registry.load(version), version, sha256)
+            kept = self._retired.get(key) or self.trials.find(*key)
+            if kept:  # later versions may have proven since that it reads them
+                candidate = replace(kept, space=registry.space(version))
+            else:
+                candidate = prepare(registry.load(version), version, sha256)
             loaded = True
-            self._replace(candidate, remembered)
+            lost = self._replace(candidate, remembered, lambda: registry.breaks(version, before or remembered))
         except Exception as error:  # noqa: BLE001 - whatever a bad artifact raises, the live version stays
             self._reject(Rejection(version, sha256, reason(error), again=loaded or isinstance(error, OSError)))
             return
         outcome, seconds = "rollback" if version < (before or 0) else "live", time.perf_counter() - started
         self.observer.swapped(outcome, seconds)
         log.info("version=%d is live outcome=%s seconds=%.3f space=%s", version, outcome, seconds, candidate.space.id)
+        if lost:
+            log.warning("version=%d level=%s cannot read %d rows of the gallery", version, candidate.level, lost)
         self._last_good.write(version)
 
-    def _replace(self, candidate: Live, remembered: int | None) -> None:
+    def _replace(self, candidate: Live, remembered: int | None, major: Callable[[], bool]) -> int:
+        """Let it answer from now on, and return how many rows of the gallery it cannot read."""
         with self._flip:
             old, known = self._live, (self.version or remembered or 0)
             back = candidate.version < known or (old is None and candidate.version == known)
-            check_succession(candidate, old, self.shelf.view().stats().by_space, back=back)
+            rows = self.shelf.view().stats().by_space
+            check_succession(candidate, old, rows, back=back, major=major)
             self._live = candidate
         self._retired.pop((candidate.version, candidate.sha256), None)
         if old is not None:
             self._retired[old.version, old.sha256] = old
         while len(self._retired) > self.keep:
             self._retired.popitem(last=False)
+        return unreadable(candidate, rows)
 
     def _reject(self, rejection: Rejection) -> None:
         self._rejected.put(rejection)
         self.observer.swapped("rejected", 0.0)
-        what = "the pointer" if rejection.version is None else f"version={rejection.version}"
-        log.error("rejected %s live=%s reason=%s", what, self.version, rejection.reason)
+        log.error("rejected version=%s live=%s reason=%s", rejection.version, self.version, rejection.reason)
 
-    def _registry(self) -> Registry | None:
+    def registry(self) -> Registry | None:
+        """Return the registry, None while it is not there."""
         with suppress(NotFound):
             return Registry(self.root)
         return None
+
+    def _try_others(self) -> None:
+        if (registry := self.registry()) is not None:
+            self.trials.refresh(registry, self._live)
 
     def _why_not(self) -> str:
         if refused := self._rejected.newest_first():
@@ -215,6 +236,7 @@ class Slot:
         torch.set_num_threads(1)  # OpenMP counts per thread
         while not self._stop.wait(self.poll_seconds):
             self._step(self.refresh)
+            self._step(self._try_others)
             self._step(self.shelf.refresh)
             self._step(self.observer.polled)
 
@@ -226,12 +248,3 @@ class Slot:
             if self._told != repr(error):
                 self._told = repr(error)
                 log.exception("the watcher failed and goes on")
-
-
-def _signature(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is replaced, without reading it; None if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

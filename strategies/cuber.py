@@ -29,8 +29,7 @@ from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.protection import Energy, gradients
 from lifelong.learning.strategy import State
-from lifelong.learning.trust import Trust, gradients_now, related
-from lifelong.models.products import add
+from lifelong.learning.trust import Trust, related
 from lifelong.types import Batch, Experience, Output
 
 TINY = torch.finfo(torch.float32).tiny
@@ -64,6 +63,7 @@ class CUBER(Strategy):
 
     needs = Needs(boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
+    by_gradient = True
     strength = "threshold"
 
     def __init__(
@@ -113,9 +113,9 @@ class CUBER(Strategy):
             self._choose(model, name, mean)
         if any(self.anchors.values()):
             if self.steps and (self.smooth or not self.steps % self.check_every):
-                self._check(gradients_now(model, self.trust.outputs))
-            self._pull(model)
+                self._check(self.trust.now(model))
             self.steps += 1
+        self._pull(model)
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what tasks in R1 and R2 would feel."""
@@ -163,7 +163,7 @@ class CUBER(Strategy):
         chosen = related(record, mean, trust.finished, self.eps1, trust.scaling.most)
         trust.scaling.relate(trust.task, name, chosen)
         old = self.old.get(name, {})
-        free = [t for t in chosen if t in old and agree(old[t].to(mean), mean, self.eps2)]
+        free = [t for t in sorted(chosen) if t in old and agree(old[t].to(mean), mean, self.eps2)]
         where = record.held[: record.outputs]
         self.anchors[name] = {t: where[:, record.own[t].to(where.device).long()] for t in free}
         self.average[name] = mean
@@ -185,18 +185,18 @@ class CUBER(Strategy):
 
     @torch.no_grad()
     def _pull(self, model: nn.Module) -> None:
-        """Add the gradient of pull * |(W - W_then) B| for each free span; it is 0 at distance 0."""
-        named = self.trust.scaling.layers(model)
+        """Finish the gradients, that of pull * |(W - W_then) B| for each free span included; it is 0 at distance 0."""
+        pulls: dict[str, Tensor] = {}
         for name, free in self.anchors.items():
-            record, layer = self.trust.scaling.records[name], named[name]
-            back = torch.zeros_like(record.held[: record.outputs]) if free else record.held[:0]
-            for task, anchor in free.items():
-                ids = record.own[task].to(back.device).long()
-                moved = record.held[: record.outputs, ids] - anchor.to(back)
-                back.index_add_(1, ids, moved, alpha=float(self.pull / moved.norm().clamp(min=TINY)))
+            record = self.trust.scaling.records[name]
             if free:
-                assert layer.weight.grad is not None
-                add(layer.weight.grad, None if layer.bias is None else layer.bias.grad, back, record.memory)
+                pulls[name] = torch.zeros_like(record.held)
+            for task, anchor in free.items():
+                ids = record.own[task].to(anchor.device).long()
+                moved = record.held[: record.outputs].index_select(1, ids).sub_(anchor)
+                share = self.pull / max(float(moved.norm()), TINY)
+                pulls[name][: record.outputs].index_add_(1, ids, moved, alpha=share)
+        self.trust.correct(model, self.step_rate, pulls)
 
     def _free(self, name: str) -> None:
         """Free the columns of a layer's memory that no task in R1 or R2 holds."""
@@ -214,4 +214,5 @@ def _texts(by_task: ByTask) -> State:
 
 
 def _numbers(state: State) -> ByTask:
-    return {name: {int(t): g for t, g in kept.items()} for name, kept in state.items()}
+    # In the order of the tasks, as they were: files sort their keys as texts, and sums round by their order.
+    return {name: {int(t): kept[t] for t in sorted(kept, key=int)} for name, kept in state.items()}

@@ -14,7 +14,7 @@ Checked: bases against a singular value decomposition, projector algebra by prop
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import final
 
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from lifelong.learning.projection import grown
 from lifelong.learning.protection import Energy, freeze, grams, others
 from lifelong.learning.strategy import State
 from lifelong.models.layers import Layer, layers, width
-from lifelong.models.products import follow, hold
+from lifelong.models.products import follow, hold, take_out
 from lifelong.types import Batch, Experience, Output
 
 
@@ -44,6 +44,7 @@ class GPM(Strategy):
 
     needs = Needs(boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
+    by_gradient = True
     strength = "threshold"
 
     def __init__(
@@ -66,18 +67,24 @@ class GPM(Strategy):
         self.first.begin(experience)
         self.layers, self.others = {}, None
 
+    def project(self, model: nn.Module) -> None:
+        """Take out of the gradients what old inputs would feel, if the step is a multiple of them."""
+        if not self.memory or self.step_rate is None:
+            return
+        for name, layer in self._protected(model):
+            moved = take_out(layer, self.memory[name], self.outputs[name])
+            if moved is not None:
+                self.held[name] = follow(layer, self.memory[name], self.held[name]).add_(moved, alpha=-self.step_rate)
+        self.others = others(model) if self.others is None else self.others
+        for p in self.others.values():
+            p.grad = None
+
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""
-        if not self.memory:
-            return
-        self.layers = self.layers or layers(model)
-        for name, layer in self.layers.items():
-            if name in self.memory:
-                memory = self.memory[name] = self.memory[name].to(layer.weight)
-                held = self.held[name] = follow(layer, memory, self.held[name].to(layer.weight))
-                hold(layer, memory, held, self.outputs[name])
-        self.others = others(model) if self.others is None else self.others
-        freeze(self.others, before)
+        if self.memory:
+            self._hold(model)
+            self.others = others(model) if self.others is None else self.others
+            freeze(self.others, before)
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the task's sample, once each."""
@@ -88,6 +95,7 @@ class GPM(Strategy):
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Add to each layer's memory what it saw of this task and does not hold yet."""
         self.first.end()
+        self._hold(model)  # what rounding errors have added up to
         seen = grams(model, self.sample.store.all) if len(self.sample) else {}
         for place, (name, layer) in enumerate(layers(model).items()):
             share = self.energy.at(place, self.finished)
@@ -122,3 +130,16 @@ class GPM(Strategy):
         """Return how much of the layers' input space is protected: 1 leaves nothing to learn with."""
         held, wide = (sum(basis.shape[axis] for basis in self.memory.values()) for axis in (1, 0))
         return {"protected": held / wide if wide else 0.0, "memory": float(len(self.sample))}
+
+    def _protected(self, model: nn.Module) -> Iterator[tuple[str, Layer]]:
+        self.layers = self.layers or layers(model)
+        for name, layer in self.layers.items():
+            if name in self.memory:
+                self.memory[name] = self.memory[name].to(layer.weight)
+                self.held[name] = self.held[name].to(layer.weight)
+                yield name, layer
+
+    def _hold(self, model: nn.Module) -> None:
+        for name, layer in self._protected(model):
+            self.held[name] = follow(layer, self.memory[name], self.held[name])
+            hold(layer, self.memory[name], self.held[name], self.outputs[name])

@@ -44,6 +44,7 @@ class TRGP(Strategy):
 
     needs = Needs(boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
+    by_gradient = True
     strength = "threshold"
 
     def __init__(
@@ -75,6 +76,7 @@ class TRGP(Strategy):
             record = trust.scaling.records[name]
             chosen = related(record, mean, trust.finished, self.eps, trust.scaling.most)
             trust.scaling.relate(trust.task, name, chosen)
+        trust.correct(model, self.step_rate)
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of the step what old inputs would feel."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,3 +37,12 @@ def registry(tmp_path: Path) -> Any:
     from lifelong.release.registry import Registry
 
     return Registry(tmp_path / "registry", create=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server with pgvector."""
+    from postgres import served
+
+    with served() as server:
+        yield server

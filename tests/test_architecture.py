@@ -30,37 +30,44 @@ LIBRARY: dict[str, set[str]] = {
     "__init__": set(),  # the front door: names for type checkers, each loaded when it is first used
     "errors": set(),
     "batching": {"errors"},
-    "client": {"errors"},
+    "client": {"errors", "wire"},
+    "wire": {"errors"},
+    "awaited": {"errors", "client"},
     "files": {"errors"},
     "labels": {"errors"},
     "locks": {"errors"},
     "plan": {"errors"},
     "plugins": {"errors"},
     "telemetry": {"errors"},
+    "tokens": {"errors"},
     "types": {"errors", "labels", "batching"},
     "datafiles": {"errors"},
     "datatable": {"errors", "labels", "datafiles"},
     "data": VALUES | {"datafiles", "datatable"},
     "streams": VALUES | {"data"},
+    "sources": {"errors", "labels", "files"},
     "models": VALUES | FILES,
     "gallery": VALUES | {"locks"},
     "learning": VALUES | FILES | {"models"},  # the loop runs models; nothing in models knows of learning
     "release": VALUES | FILES | {"models"},
-    "bench": VALUES | FILES | {"streams", "models", "learning"},
+    "bench": VALUES | FILES | {"streams", "models", "learning", "compose", "locks"},
     "trial": VALUES | FILES | {"models", "learning"},
     "laws": VALUES | FILES | {"models", "learning", "trial"},
     "checks": VALUES | FILES | {"models", "learning", "trial", "laws"},
     "compose": VALUES | FILES | {"models", "learning"},
     "daemon": VALUES | FILES | {"plan", "streams", "models", "learning", "release"},
-    "adapters": VALUES | {"streams", "models", "learning"},
-    "commands": VALUES | FILES | DATA | {"bench", "checks", "client", "compose", "daemon", "gallery", "learning"}
-    | {"models", "plan", "release", "streams", "telemetry"},
+    "following": VALUES | FILES | {"plan", "sources", "models", "learning", "release", "daemon", "streams"},
+    "adapters": VALUES | FILES | {"streams", "models", "learning", "bench"},
+    "commands": VALUES | FILES | DATA | {"adapters", "bench", "checks", "client", "compose", "daemon", "following"}
+    | {"gallery", "learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
 STRATEGIES |= {"labels"}  # the label map that `prepare` is handed
 SERVING = {"errors", "types", "models", "release", "gallery", "telemetry"}
 SERVING |= {"labels"}  # the type of a label, in an answer
+SERVING |= {"tokens"}
+SERVING |= {"sources"}  # the log that feedback is written to
 SERVING |= {"files"}  # LAST_GOOD is replaced as a whole, by the one function that knows how
 
 # Packages that are large, or that only one place may know of: the files (or folders) that may import them.
@@ -69,23 +76,35 @@ KEPT_APART = {
     "ray": {"lifelong/adapters/ray.py"},
     "torchvision": {"lifelong/data.py"},
     "sklearn": {"lifelong/data.py"},
-    "matplotlib": {"lifelong/commands/demo_report.py"},
+    "matplotlib": {
+        "lifelong/commands/demo_report.py",
+        "lifelong/commands/pictures.py",
+        "lifelong/commands/bench_figures.py",
+    },
     "faiss": {"lifelong/gallery"},
+    "psycopg": {"lifelong/gallery"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
+    "nats": {"lifelong/sources/jetstream.py"},
+    "redis": {"lifelong/sources/redisstream.py"},
+    "confluent_kafka": {"lifelong/sources/kafka.py"},
+    "pyarrow": {"lifelong/sources/folder.py", "lifelong/commands/bench_report.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 
 # Global settings of torch (or OpenMP) that a process owns: commands and the threads of a server may set them.
 SETS_THREADS = {
-    "lifelong/commands/bench.py",
+    "lifelong/bench/cell.py",  # one thread, or sums differ from machine to machine
     "lifelong/commands/demo.py",
     "lifelong/commands/demo_load.py",
+    "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
+    "serving/mirror.py",  # the thread that compares, likewise
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way
 }
 READS_ENVIRONMENT = {
+    "lifelong/commands/bench.py",  # hands it on to the processes that it starts
     "lifelong/commands/demo.py",  # hands it on to the server that it starts
     "lifelong/commands/serve.py",  # hands it on to the server that it becomes
     "serving/service.py",  # gives it to serving/settings.py, and binds OpenMP before torch is loaded
@@ -270,7 +289,7 @@ def test_help_loads_nothing_heavy(arguments: str, tmp_path: Path) -> None:
     assert not modules & {"torch", "numpy", "bentoml", "faiss", "rich", "prometheus_client", *HEAVY}
 
 
-HEAVY = {"avalanche", "torchvision", "matplotlib", "ray", "sklearn", "pandas", "tensorboard", "wandb"}
+HEAVY = {"avalanche", "torchvision", "matplotlib", "ray", "sklearn", "pandas", "psycopg", "tensorboard", "wandb"}
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ process's view of it. `can` says what it is able to do; a test that needs more i
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lifelong.errors import DataError, NotFound, SpaceError, Unavailable
 from lifelong.gallery import indexes
 from lifelong.gallery.base import Gallery, Hit
 from lifelong.gallery.embedded import EmbeddedGallery
+from lifelong.gallery.pgvector import PgVectorGallery
 from lifelong.gallery.transient import MemoryGallery
 from lifelong.types import Space
 
@@ -78,10 +80,50 @@ class FaissIVF(Faiss):
     index = "ivf"
 
 
-BACKENDS = {"memory": Memory, "faiss": Faiss, "faiss-ivf": FaissIVF}
+class PgVector:
+    """A schema of its own in a real server; every space is compared row by row."""
+
+    can = ALL
+    large = 10**9
+
+    def __init__(self, dsns: list[str], schema: str) -> None:
+        self.place, self.others = {"dsn": dsns, "schema": schema, "large": self.large, "effort": 1000}, []
+        self.gallery = PgVectorGallery(**self.place)
+
+    def open(self) -> Gallery:
+        return self.gallery
+
+    def reopen(self) -> Gallery:
+        self.gallery.close()
+        self.gallery = PgVectorGallery(**self.place)
+        return self.gallery
+
+    def reader(self) -> Gallery:
+        self.others.append(PgVectorGallery(**self.place, readonly=True))
+        return self.others[-1]
+
+    def close(self) -> None:
+        for one in (self.gallery, *self.others):
+            one.close()
 
 
-@pytest.fixture(params=BACKENDS)
+class PgVectorHNSW(PgVector):
+    """The same with an HNSW index for each space from 200 rows on, with a queue that misses nothing here."""
+
+    large = 200
+
+
+BACKENDS = {
+    "memory": Memory,
+    "faiss": Faiss,
+    "faiss-ivf": FaissIVF,
+    "pgvector": PgVector,
+    "pgvector-hnsw": PgVectorHNSW,
+}
+STARTED = [pytest.param(name, marks=[pytest.mark.e2e] if name.startswith("pg") else []) for name in BACKENDS]
+
+
+@pytest.fixture(params=STARTED)
 def backend(request, tmp_path, monkeypatch):
     needs = set(getattr(request.node.get_closest_marker("usefixtures"), "args", ())) & ALL
     kind = BACKENDS[request.param]
@@ -89,7 +131,10 @@ def backend(request, tmp_path, monkeypatch):
         pytest.skip(f"{request.param} does not offer {', '.join(sorted(missing))}")
     monkeypatch.setattr(indexes, "SMALL", 200)
     monkeypatch.setattr(indexes, "TARGET", 2.0)  # never reached: every list is looked into
-    made = kind(tmp_path / "g")
+    if issubclass(kind, PgVector):
+        made = kind([request.getfixturevalue("postgres").dsn()], f"g{uuid.uuid4().hex}")
+    else:
+        made = kind(tmp_path / "g")
     yield made
     made.close()
 
@@ -126,14 +171,18 @@ def found(hits: list[Hit]) -> list[str]:
 
 
 def ranking(queries: np.ndarray, rows: dict[str, np.ndarray]) -> tuple[list[list[str]], np.ndarray]:
-    """Return all ids, best first, and scores by id: zero-padded cosines in float64."""
-    width = max(queries.shape[1], *(len(row) for row in rows.values()))
+    """Return all ids, best first, and scores by id: cosines with as many first coordinates of the query, in float64."""
     names = list(rows)
-    padded = np.stack([np.pad(rows[name].astype(np.float64), (0, width - len(rows[name]))) for name in names])
-    wide = np.pad(queries.astype(np.float64), ((0, 0), (0, width - queries.shape[1])))
-    scores = wide @ padded.T / np.linalg.norm(wide, axis=1)[:, None] / np.linalg.norm(padded, axis=1)
+    scores = np.stack([[_cosine(query, rows[name]) for name in names] for query in queries.astype(np.float64)])
     order = np.argsort(-scores, axis=1, kind="stable")
     return [[names[i] for i in row] for row in order], np.take_along_axis(scores, order, 1)
+
+
+def _cosine(query: np.ndarray, row: np.ndarray) -> float:
+    """Return the cosine on the coordinates that both have; a row that is wider than the query keeps its length."""
+    d = min(len(query), len(row))
+    shared = query[:d] @ row[:d].astype(np.float64)
+    return float(shared / np.linalg.norm(query[:d]) / np.linalg.norm(row.astype(np.float64)))
 
 
 def agrees(hits: list[list[Hit]], queries: np.ndarray, rows: dict[str, np.ndarray], k: int) -> None:
@@ -213,7 +262,7 @@ def test_the_callers_array_may_change_afterwards(backend):
 
 
 @pytest.mark.parametrize("rows", [3, 64, 500, 3000])
-def test_search_is_the_zero_padded_cosine(backend, rows):
+def test_search_is_the_cosine(backend, rows):
     gallery, vectors, queries = backend.open(), draw(rows, 4), draw(7, 4, seed=1)
     gallery.add(ids(0, rows), vectors, A)
     agrees(gallery.search(queries, A, 10), queries, dict(zip(ids(0, rows), vectors, strict=True)), 10)
@@ -457,6 +506,7 @@ def test_a_closed_gallery_says_so(backend):
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eight_readers_beside_a_writer_find_no_wrong_row(backend):
     """Each row's vector says its id and age; a reader finds rows as one `add` wrote them."""
     gallery, space, corners = backend.open(), Space("s", 16), np.eye(16, dtype=np.float32)
@@ -566,6 +616,22 @@ def test_several_readers_follow_a_long_history(backend):
         holds(reader, rows)
 
 
+def test_rows_that_changed_since_they_were_read_are_not_renewed(backend):
+    """Neither overwritten nor removed rows: what is true now stays true."""
+    gallery, wide = backend.open(), draw(5, 6, seed=1)
+    gallery.add(ids(0, 5), draw(5, 4), A, [{"n": i} for i in range(5)])
+    read = gallery.rows()
+    gallery.add(["i1"], draw(1, 4, seed=2), A, [{"n": "new"}])
+    gallery.remove(["i3"])
+    assert gallery.renew(read, wide, B) == 3
+    assert gallery.renew(read, wide, B) == 0
+    assert gallery.renew([], wide[:0], B) == 0
+    rows = gallery.get(ids(0, 5))
+    assert [row and (row.space, row.payload["n"]) for row in rows] == [("b", 0), ("a", "new"), ("b", 2), None, ("b", 4)]
+    assert rows[4].vector.tobytes() == wide[4].tobytes()
+    assert gallery.stats().by_space == {"a": 1, "b": 3}
+
+
 @needs("readers")
 def test_there_must_be_something_to_read(tmp_path):
     with pytest.raises(NotFound):
@@ -592,7 +658,6 @@ def test_compaction_changes_no_answer(backend):
 
 
 def test_it_is_a_plug_in(backend):
-    names = {"memory": MemoryGallery, "faiss": EmbeddedGallery}
-    assert plugins.find("gallery", "faiss") is names["faiss"]
+    assert plugins.find("gallery", "faiss") is EmbeddedGallery
     for name in vars(Gallery):
         assert name.startswith("_") or hasattr(backend.open(), name)

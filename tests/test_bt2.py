@@ -215,6 +215,7 @@ def test_a_finished_version_is_folded_and_trains_no_more() -> None:
     assert not [name for name in made.model.state_dict() if "twin" in name or "free" in name]
 
 
+@pytest.mark.slow
 def test_first_coordinates_come_to_mean_what_the_old_ones_meant() -> None:
     """Far nearer to the old version's features than those of the model by itself."""
     old = old_model()

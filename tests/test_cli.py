@@ -6,12 +6,13 @@ import sys
 import pytest
 
 from lifelong import cli, plugins
+from lifelong.commands import compat
 from lifelong.streams.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.slow  # together too long for `make fast`
 
 TRAIN = ["train", "--scenario", "split-fmnist-small", "--strategy", "replay", "--set", "capacity=100"]
-SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--incompatible", "--json"]
+SMALL = ["--model-set", "hidden=[8]", "--epochs", "1", "--allow-major", "--json"]
 
 
 @pytest.fixture
@@ -97,6 +98,10 @@ def test_registry_commands(lifelong, trained):
     listed = json.loads(out)
     versions = [v["version"] for v in listed["versions"]]
     assert listed["current"] == versions[-1]
+    levels = [v["level"] for v in listed["versions"]]
+    assert levels[0] == "minor"
+    assert set(levels[1:]) == {"major"}  # naive rehearsal under --allow-major, see SMALL
+    assert all("MAJOR" in e["why"] for e in listed["events"] if e["kind"] == "publish" and e["version"] > versions[0])
     _, out, _ = lifelong("registry", "show", root, versions[0], "--json")
     assert json.loads(out)["manifest"]["labels"] == ["T-shirt/top", "Trouser"]
     code, out, _ = lifelong("registry", "rollback", root, "--why", "a test")
@@ -121,6 +126,39 @@ def test_compat_prints_the_matrix_of_all_versions(lifelong, trained):
     code, out, _ = lifelong("compat", trained / "registry", "--measure", "recall_at_1")
     assert code == 0
     assert "recall_at_1" in out
+    assert "C[t, k]" in out
+    lines = [line.split("│")[1:] for line in out.splitlines() if line.startswith("│") and "v" in line.split("│")[1]]
+    shown = [[float(cell.strip(" !")) for cell in line[1:] if cell.strip()] for line in lines]
+    assert [len(row) for row in shown] == [len(row) for row in said["matrix"]]
+
+
+def test_compat_embeds_the_images_once_for_each_version(lifelong, trained, monkeypatch):
+    """T extractions and not T^2, whatever is measured."""
+    calls, plain = [], compat.outputs
+    monkeypatch.setattr(compat, "outputs", lambda model, x: calls.append(len(x)) or plain(model, x))
+    for words in ([], ["--measure", "recall_at_5"], ["--measure", "recall_at_1", "--gallery", "templates"]):
+        calls.clear()
+        code, out, _ = lifelong("compat", trained / "registry", "--json", *words)
+        assert (code, len(calls), len(set(calls))) == (0, len(json.loads(out)["versions"]), 1)
+
+
+def test_compat_draws_the_matrix(lifelong, trained, tmp_path):
+    """A PNG of a size, and the same numbers beside it."""
+    code, out, _ = lifelong("compat", trained / "registry", "--picture", tmp_path / "new" / "c.png", "--json")
+    assert code == 0
+    assert (tmp_path / "new" / "c.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert json.loads(out)["measure"] == "map"
+
+
+def test_compat_says_what_it_cannot_measure(lifelong, trained):
+    for words, said in (
+        (["--measure", "recall"], "did you mean 'recall_at_5'"),
+        (["--gallery", "template"], "did you mean 'templates'"),
+        (["--gallery", "templates"], "use --measure recall_at_1"),
+    ):
+        code, _, err = lifelong("compat", trained / "registry", *words)
+        assert code == 2
+        assert said in err
 
 
 def test_a_damaged_version_is_found_and_named(lifelong, trained, tmp_path):
@@ -173,6 +211,7 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["registry", "promote", "nowhere", "1"], 4, "no registry in nowhere"),
         (["compat", "nowhere"], 4, "no registry in nowhere"),
         (["data", "get", "imagenet"], 2, "imagenet"),
+        (["gallery", "upgrade", "g", "--registry", "r", "--originals", "nowhere"], 4, "no folder of originals"),
         (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
         (["bench", "run", "--seeds", "0"], 2, "seeds"),
         (["bench", "run", "--scenarios", "online-fmnist-small"], 2, "boundaries"),

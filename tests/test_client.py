@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,8 +13,9 @@ import pytest
 import torch
 
 from lifelong import errors
+from lifelong.awaited import AsyncClient
 from lifelong.client import Client, refusal
-from lifelong.errors import ConfigError, DataError, LifelongError, NotFound, TooLarge, Unavailable
+from lifelong.errors import Busy, ConfigError, DataError, Forbidden, LifelongError, NotFound, TooLarge, Unavailable
 from serving.problems import Problem
 
 
@@ -25,6 +27,7 @@ class Script(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append((self.command, self.path, body, self.client_address))
+        self.server.heads.append(dict(self.headers))
         answers = self.server.answers
         status, body, close = answers.pop(0) if len(answers) > 1 else answers[0]
         if status == 0:  # hang up without a word
@@ -49,7 +52,7 @@ class Script(BaseHTTPRequestHandler):
 def server():
     found = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     found.daemon_threads = True
-    found.asked, found.answers = [], [(200, b"{}", False)]
+    found.asked, found.heads, found.answers = [], [], [(200, b"{}", False)]
     found.url = f"http://127.0.0.1:{found.server_port}"
     thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -148,7 +151,9 @@ def test_every_error_of_ours_survives_the_way(server, client):
         (408, Unavailable),
         (413, TooLarge),
         (415, DataError),
-        (429, Unavailable),
+        (401, Forbidden),
+        (403, Forbidden),
+        (429, Busy),
         (500, LifelongError),
         (502, Unavailable),
         (503, Unavailable),
@@ -224,15 +229,13 @@ def test_threads_may_share_a_client(client, server):
     """They take turns; no answer gets lost or mixed up."""
     server.answers = [(200, b'{"ok": 1}', False)]
     found = []
-    threads = [
-        threading.Thread(target=lambda: found.extend(client.versions()["ok"] for _ in range(20))) for _ in "1234"
-    ]
+    threads = [threading.Thread(target=lambda: found.extend(client.versions()["ok"] for _ in range(5))) for _ in "1234"]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert found == [1] * 80
+    assert found == [1] * 20
 
 
 def test_the_client_needs_no_torch():
@@ -243,3 +246,82 @@ def test_the_client_needs_no_torch():
     code = "import sys, lifelong.client; print(sorted({'torch', 'numpy', 'bentoml', 'pydantic'} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_token_is_sent_and_nothing_without_one(server):
+    """On every request, GET and POST alike."""
+    with Client(server.url, token="ll_abc") as client:
+        client.versions()
+        client.embed([[1.0]])
+    with Client(server.url) as client:
+        client.versions()
+    told = [{k.lower(): v for k, v in head.items()}.get("authorization") for head in server.heads]
+    assert told == ["Bearer ll_abc", "Bearer ll_abc", None]
+
+
+@pytest.mark.parametrize("kind", [Unavailable, Busy, errors.Locked])
+def test_what_may_pass_is_asked_again_and_again(server, kind):
+    """As often as was asked for, then raised; what will not pass is raised at once."""
+    problem = Problem.of(kind("later"))
+    bad = (problem.status, problem.body(1, "r"), False)
+    with Client(server.url, retries=2, pause=0.001) as client:
+        server.answers = [bad, bad, (200, b'{"ok": 1}', False)]
+        assert client.versions() == {"ok": 1}
+        server.answers, server.asked = [bad], []
+        with pytest.raises(kind):
+            client.versions()
+        assert len(server.asked) == 3
+        never = Problem.of(DataError("never"))
+        server.answers, server.asked = [(never.status, never.body(1, "r"), False)], []
+        with pytest.raises(DataError):
+            client.versions()
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("x", [np.ones((1, 2), np.float64), torch.ones(1, 2)])
+def test_bytes_are_float32_and_the_rest_is_in_the_query(server, x):
+    """Lists still go as JSON."""
+    with Client(server.url, binary=True) as client:
+        client.predict(x, top_k=3, remember=True)
+        client.search(x, k=2)
+        client.search(x, k=2, where={"a": 1})
+        client.embed([[1.0, 1.0]])
+    raw = np.ones(2, "<f4").tobytes()
+    assert [(path, body) for _, path, body, _ in server.asked[:2]] == [
+        ("/v1/predict?top_k=3&remember=true", raw),
+        ("/v1/search?k=2", raw),
+    ]
+    assert [json.loads(body)["x"] for _, _, body, _ in server.asked[2:]] == [[[1.0, 1.0]]] * 2
+
+
+def test_the_rest_of_the_routes_send_what_the_server_documents(client, server):
+    client.get(["a"])
+    client.feedback({"p-0": "cat"})
+    client.rollout()
+    client.admin("canary", version=2, share=0.1)
+    client.embed([[1.0]], version=3)
+    assert asked(server) == [
+        ("POST", "/v1/gallery/get", {"ids": ["a"]}),
+        ("POST", "/v1/feedback", {"labels": [{"prediction": "p-0", "label": "cat"}]}),
+        ("GET", "/v1/rollout", None),
+        ("POST", "/v1/admin/canary", {"version": 2, "share": 0.1}),
+        ("POST", "/v1/embed", {"x": [[1.0]], "model_version": 3}),
+    ]
+
+
+def test_the_awaited_client_does_the_same_over_several_connections(server):
+    """Requests overlap, at most as many as there are connections; errors are the same; methods are the same."""
+    server.answers = [(200, b'{"ok": 1}', False)]
+
+    async def main():
+        async with AsyncClient(server.url, connections=3) as client:
+            found = await asyncio.gather(*(client.versions() for _ in range(12)))
+            server.answers = [(404, Problem.of(NotFound("gone")).body(1, "r"), False)]
+            with pytest.raises(NotFound):
+                await client.embed([[1.0]], version=9)
+            return found
+
+    assert asyncio.run(main()) == [{"ok": 1}] * 12
+    assert len({address for _, _, _, address in server.asked}) <= 3
+    public = {name for name in vars(Client) if not name.startswith("_")} - {"close"}
+    assert public <= set(vars(AsyncClient))

@@ -143,6 +143,7 @@ def test_the_pull_is_the_gradient_of_its_closed_form():
             layer.weight += moved
         record.held = matrix(layer).detach() @ record.memory
         strategy.anchors = {name: {0: anchor}}
+        strategy._free(name)
         layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
         strategy._pull(model)
         found = torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1)

@@ -36,6 +36,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     kept=st.sets(st.sampled_from("abcd")),
     seed=seeds,
 )
+@pytest.mark.slow
 def test_old_weights_and_the_delta_give_the_new_weights(before, after, kept, seed) -> None:
     """Whatever came, went, grew, shrank, changed its type or stayed; `old` is not written to."""
     random = torch.Generator().manual_seed(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import re
@@ -22,6 +23,7 @@ from lifelong import errors, plugins
 from lifelong.bench.metrics import METRICS
 from lifelong.cli import cli
 from lifelong.errors import LifelongError
+from lifelong.following.settings import Follow
 from lifelong.learning import Strategy
 from lifelong.release import compat
 from lifelong.telemetry import SERVING
@@ -140,6 +142,12 @@ def test_every_setting_is_there_with_its_default() -> None:
     assert set(table) - {"variable"} == {variable for variable, _, _ in settings.table()}
     for variable, default, _ in settings.table():
         assert table[variable][0] == default
+
+
+def test_every_setting_of_a_stream_is_there_with_its_default() -> None:
+    table = rows(sections(page("docs/stream.md"))["Settings"])
+    defaults = {f.name: str(f.default) for f in dataclasses.fields(Follow)}
+    assert {name: told[0] for name, told in table.items() if name != "setting"} == defaults
 
 
 FORMS = {f"POST {route}": form for route, (form, _) in service.POSTS.items()}

@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(DataError, match="none"):
         fisher(model, batch[:0])
     with pytest.raises(ConfigError, match="size"):
-        mean_gradient(model, batch, lambda out, _: out.logits.sum(), torch.abs, size=0)
+        mean_gradient(model, batch, lambda out, _: out.logits.sum(1), torch.abs, size=0)
 
 
 def test_a_convolutional_model_is_measured_sample_by_sample_too() -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from lifelong.release import gate as gates
 from lifelong.release.compat import MEASURES, mean_average_precision
 from lifelong.release.gate import Check, Gate, Report
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.spaces import probe_id
+from lifelong.release.spaces import proof as proven
 from lifelong.types import Batch
 
 NAMES = ["finite", "probe", "labels", "input", "accuracy", "forgetting", "compatibility"]
@@ -91,6 +94,8 @@ def test_a_better_embedding_goes_live_and_reads_what_it_was_proven_to_read(measu
         "self": pytest.approx(want[1]),
         "measure": measure,
         "n": 30,
+        "dim": 6,
+        "probe": probe_id(held, torch.ones(60, dtype=torch.bool), written),
     }
     check = named(report)["compatibility"]
     assert (check.value, check.limit) == (proof["cross"], proof["self"])
@@ -128,6 +133,75 @@ def test_a_major_release_still_reads_what_it_can():
     old, new = version(EYE, version=1), version(BETTER)
     candidate, _ = Gate(blobs(), compatible=False).judge(new, old)
     assert old.space.id in candidate.space.reads
+
+
+def test_a_patch_changes_neither_space_nor_labels():
+    """The same embedding under a head that learned more."""
+    old = version(EYE, version=1)
+    candidate, report = Gate(blobs()).judge(with_head(old, 2 * EYE[:3]), old)
+    assert (report.passed, report.level, candidate.level) == (True, "patch", "patch")
+    assert candidate.space == old.space
+
+
+def test_a_minor_release_reads_every_space_that_was_read():
+    """A better embedding, also where an older space is read through the live version; and a class more."""
+    one, two = version(EYE, version=1), version(BETTER, version=2)
+    candidate, report = Gate(blobs()).judge(version(BEST), reading(two, one), [one])
+    assert (report.passed, report.level, candidate.level) == (True, "minor", "minor")
+    assert Gate(blobs(4)).judge(version(EYE, 4), version(EYE, 3, version=1))[1].level == "minor"
+    assert Gate(blobs()).judge(version(EYE), None)[1].level == "minor"  # the first takes nothing away
+
+
+def test_a_major_release_reads_less_and_is_passed_by_choice_only():
+    old, new = version(EYE, version=1), with_head(version(SWAPPED), SWAPPED.T[:3])
+    for choice, passed in ((True, False), (False, True)):
+        candidate, report = Gate(blobs(), compatible=choice).judge(new, old)
+        assert (report.passed, report.level, candidate.level) == (passed, "major", "major")
+        assert old.space.id not in candidate.space.reads
+
+
+def test_giving_up_one_old_space_of_several_is_major():
+    gone, live = version(SWAPPED, version=1), version(EYE, version=2)
+    candidate, report = Gate(blobs(), compatible=False).judge(version(BETTER), reading(live, gone), [gone])
+    assert (report.level, candidate.space.reads) == ("major", {candidate.space.id, live.space.id})
+
+
+def test_rows_of_either_version_can_be_read_by_both_where_both_directions_are_proven():
+    """Stationary axes: the old version's queries find more in the better version's rows than in its own."""
+    held, old, new = blobs(), version(EYE, version=1), version(BETTER)
+    (there,), (back,) = (lambda c: (c.proofs, c.read_by))(Gate(held).judge(new, old)[0])
+    written, y = torch.arange(60) % 2 == 0, held.y
+    before, after = held.x @ EYE, held.x @ BETTER
+    want = mean_average_precision(before[~written], y[~written], after[written], y[written])
+    assert (there["space"], back["space"]) == (old.space.id, old.space.id)
+    assert back == {**there, "cross": pytest.approx(want)}
+    assert want > there["self"]
+
+
+def test_a_wider_version_is_not_read_by_a_narrower_one():
+    held = blobs()
+    old, new = version(EYE, version=1), version(torch.cat([BETTER, torch.eye(6)[:1]]))
+    candidate, report = Gate(held).judge(new, old)
+    assert report.passed, report.reasons
+    assert candidate.read_by == ()
+    assert candidate.proofs[0]["dim"] == 6
+
+
+def test_health_is_that_of_the_held_out_features():
+    """Against NumPy, on the features as one matrix."""
+    held, old, new = blobs(), version(EYE, version=1), version(BETTER)
+    candidate, report = Gate(held).judge(new, old)
+    z, before = (held.x @ BETTER).double().numpy(), held.x.double().numpy()
+    values = np.linalg.svd(z, compute_uv=False)
+    shares = values / values.sum()
+    lengths = np.linalg.norm(z, axis=1)
+    cosines = (z * before).sum(1) / lengths / np.linalg.norm(before, axis=1)
+    assert report.health["effective_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    assert report.health["norm_mean"] == pytest.approx(lengths.mean())
+    assert report.health["norm_sd"] == pytest.approx(lengths.std())
+    assert report.health["cosine_shift"] == pytest.approx(1 - cosines.mean())
+    assert candidate.metrics == {f"embedding_{name}": value for name, value in report.health.items()}
+    assert "cka" not in Gate(held).judge(old, None)[1].health  # nothing to be compared with
 
 
 def test_a_tie_is_refused():
@@ -278,8 +352,7 @@ def test_another_family_is_not_even_measured():
 
 def reading(snapshot, *others):
     """`snapshot`, proven to read `others`."""
-    proofs = [{"space": o.space.id, "cross": 1.0, "self": 0.5, "measure": "recall_at_1", "n": 1} for o in others]
-    return snapshot.with_proofs(proofs)
+    return snapshot.with_proofs([proven(o.space, 1.0, 0.5, "recall_at_1", 1, "") for o in others])
 
 
 def test_each_space_that_is_read_today_is_proven_anew():
@@ -339,7 +412,7 @@ def test_the_default_halves_hold_every_class_in_whatever_order_rows_come():
     order = torch.arange(60).view(3, 20).T.flatten()
     candidate, _ = Gate(held[order]).judge(version(BETTER), version(EYE, version=1))
     other, _ = Gate(held).judge(version(BETTER), version(EYE, version=1))
-    assert candidate.proofs == other.proofs
+    assert [{**p, "probe": ""} for p in candidate.proofs] == [{**p, "probe": ""} for p in other.proofs]
 
 
 def test_judging_changes_nothing():

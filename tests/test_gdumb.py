@@ -46,6 +46,7 @@ def test_classes_share_the_memory_equally() -> None:
     assert strategy.memory.store.all.y.bincount().tolist() == [5] * 6
 
 
+@pytest.mark.slow
 def test_with_room_for_everything_nothing_is_forgotten() -> None:
     made = learner(GDumb())
     stream = list(Toy().experiences(3))

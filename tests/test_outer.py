@@ -25,7 +25,7 @@ def samples(*shape: int) -> Batch:
 
 
 def value(out: Output, y: torch.Tensor) -> torch.Tensor:
-    return out.logits.square().sum() + out.features.sin().sum() * (y + 1)
+    return out.logits.square().sum(1) + out.features.sin().sum(1) * (y + 1)
 
 
 @pytest.mark.parametrize("fold", [torch.square, torch.abs])

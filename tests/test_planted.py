@@ -34,6 +34,13 @@ PLANTED = [
         "tests/test_projection.py::test_an_old_input_never_feels_an_update",
     ),
     Planted(
+        "the projection of a gradient is scaled by .99",
+        "lifelong/models/products.py",
+        "    add(weight, bias, part, memory_IK)",
+        "    add(weight, bias, 0.99 * part, memory_IK)",
+        "tests/test_rails.py::test_projected_gradients_lead_where_putting_the_weights_back_does",
+    ),
+    Planted(
         "the largest new singular vector is dropped (TRGP's public code)",
         "lifelong/learning/projection.py",
         "return _with(memory_IK, directions[:, :new]), ids.int()",

@@ -246,6 +246,7 @@ WEIGHTS = {  # of samples met 4, 3, 2 and 1 steps ago
 
 
 @pytest.mark.parametrize(("law", "weights"), WEIGHTS.items(), ids=str)
+@pytest.mark.slow
 def test_a_sample_is_met_again_with_the_odds_of_its_age_in_steps(law: tuple[str, float], weights: list[float]) -> None:
     """Over 4,000 draws of one each; 99.9 % quantile of chi-square with 3 degrees: 16.3."""
     moments = Moments(4, "reservoir", 0)
@@ -332,6 +333,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_every_mode_obeys_the_laws(variant: str, law: str) -> None:
     """Exact resume in mid-epoch, inert at ratio 0, bounded, needs enforced and the others."""
     make = partial(PowerLawRehearsal, **VARIANTS[variant])

@@ -12,7 +12,8 @@ from lifelong.errors import ConfigError
 from lifelong.learning import projection
 from lifelong.learning.projection import added, grown, own
 from lifelong.models.layers import layers, matrix, parts, rows, width
-from lifelong.models.products import Along, follow, hold, inside, scaled_now
+from lifelong.models.products import follow, hold, inside
+from lifelong.models.rails import Along, Rail, scaled_now
 from lifelong.models.scaling import scaled
 
 sizes = st.integers(1, 9)
@@ -191,7 +192,8 @@ def test_scaled_weights_in_training_and_their_gradients_are_those_of_the_formula
     mask = None if free is None else torch.isin(torch.arange(5), torch.tensor(free))
     weights = [layer.weight] + ([layer.bias] if bias else [])
     held = follow(layer, memory, layer.weight.new_zeros(0, 0))
-    weight, shift = scaled_now(layer, offsets, held, Along.of(memory, bases, [0.5, 0.25]), outputs, mask)
+    along = Along.of(memory, bases, [0.5, 0.25], offsets.detach())
+    weight, shift = scaled_now(layer, offsets, Rail(memory, held, along, outputs, mask))
     made = torch.cat([weight, shift[:, None]], 1) if bias else weight
     found = torch.autograd.grad((made * other).sum(), [*weights, offsets])
 
@@ -217,6 +219,27 @@ def test_a_gram_matrix_adds_up_over_batches(count, wide, cut, seed):
         gram = added(gram, part)
 
     torch.testing.assert_close(gram, inputs.T @ inputs)
+
+
+@pytest.mark.parametrize(("count", "wide"), [(3000, 40), (700, 300)])
+def test_products_in_single_precision_give_the_basis_of_a_decomposition_in_double(count, wide):
+    """The same rank and the same span, energies to 1e-8 of their sum; with a mean far from 0, as inputs have."""
+    inputs = (drawn(count, wide, seed=0) * 1.6 ** torch.arange(wide, dtype=torch.float64) + 0.3).float()
+    gram = None
+    for part in inputs.split(1500):
+        gram = added(gram, part)
+    exact = inputs.double()
+    u, s, _ = torch.linalg.svd(exact.T, full_matrices=False)
+    share = s.square().cumsum(0) / s.square().sum()
+
+    assert gram.dtype == torch.float64
+    assert torch.equal(gram, gram.T)
+    assert (torch.linalg.eigvalsh(gram).flip(0)[: len(s)] - s.square()).abs().max() <= 1e-8 * s.square().sum()
+    for wanted in (0.9, 0.97, 0.99):
+        found = grown(torch.zeros(wide, 0, dtype=torch.float64), gram, wanted)
+        expected = u[:, : int((share < wanted).sum()) + 1]
+        assert found.shape == expected.shape
+        torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-4, rtol=0)
 
 
 @given(out=sizes, wide=sizes, rank=sizes, seed=seeds)

@@ -23,7 +23,9 @@ from lifelong.release.events import lineage
 from lifelong.release.gate import Check, Report
 from lifelong.release.registry import Pointer, Registry
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.spaces import proof as proven
 from lifelong.release.timeline import Timeline
+from lifelong.types import Space
 
 YES = Report((Check("finite", True, "fine"),))
 NO = Report((Check("finite", True, "fine"), Check("accuracy", False, "too bad", 0.5, 0.9)))
@@ -110,7 +112,7 @@ def test_the_same_content_with_another_parent_is_the_same(registry):
 
 def test_the_same_content_that_reads_more_is_a_new_version(registry):
     filled(registry, 1)
-    proof = {"space": "old", "cross": 0.5, "self": 0.4, "measure": "recall_at_1", "n": 10}
+    proof = proven(Space("old", 4), 0.5, 0.4, "recall_at_1", 10, "")
     assert registry.publish(make(0).with_proofs([proof])) == 2
     assert registry.publish(make(0)) == 2  # reads less than version 2 does: nothing new
 

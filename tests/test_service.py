@@ -8,7 +8,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -16,6 +15,7 @@ import pytest
 import torch
 
 from lifelong.errors import DataError
+from serving.exchange import Exchange
 from serving.live import Live
 from serving.settings import Settings
 
@@ -23,24 +23,11 @@ pytestmark = pytest.mark.slow  # together too long for `make fast`
 
 with warnings.catch_warnings():  # bentoml's own imports, and starlette would rather have httpx2
     warnings.simplefilter("ignore")
+    from inprocess import X, checked, running, wait
     from starlette.testclient import TestClient
 
     from serving import forms, service
-
-X = [[0.1, 0.2, 0.3, 0.4], [0.9, 0.8, 0.7, 0.6]]
-ANSWERS = {route: answer for route, (_, answer) in service.POSTS.items()} | {
-    "/v1/versions": forms.Versions,
-    "/v1/gallery": forms.GalleryState,
-}
-
-
-@contextlib.contextmanager
-def running(registry, tmp_path, **settings):
-    """A service of its own, started as BentoML starts it."""
-    made = service.make(Settings(registry=registry.root, state=tmp_path / "state", poll_seconds=0.01, **settings))
-    with TestClient(made.to_asgi(), raise_server_exceptions=False) as client:
-        client.runtime = made.inner.runtime
-        yield client
+    from serving.pages import GETS
 
 
 @pytest.fixture
@@ -49,31 +36,6 @@ def client(registry, tmp_path, kit):
     registry.publish(kit.numbered(1))
     with running(registry, tmp_path) as found:
         yield found
-
-
-def checked(response, status=200):
-    """An answer in its documented form, whose head and body agree."""
-    assert response.status_code == status, response.text
-    route = response.request.url.path
-    told = response.json()
-    if status == 200:
-        ANSWERS[route].model_validate_json(response.content)
-        assert response.headers["content-type"] == "application/json"
-    else:
-        assert set(told) == {"type", "title", "status", "detail", "version", "request_id"}
-        assert response.headers["content-type"] == "application/problem+json"
-        assert told["status"] == status
-        assert len(response.content) < 1024
-    assert response.headers["x-request-id"] == told["request_id"]
-    assert response.headers["x-model-version"] == str(told["version"] or "none")
-    return told
-
-
-def wait(until):
-    end = time.monotonic() + 30
-    while not until():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 def test_predict_answers_with_labels_and_probabilities(client, kit):
@@ -166,6 +128,29 @@ def test_versions_tell_what_happened(client, registry, kit, tmp_path):
     assert "input shape" in told["rejected"][0]["reason"]
     assert [each["version"] for each in told["versions"]] == [3, 2, 1]
     assert told["versions"][1]["report"] == report.as_dict()
+
+
+def test_a_major_release_is_told_in_every_answer_and_the_health_of_what_is_live(client, registry, kit):
+    """Search, versions and metrics: how many rows cannot be read, the level, and the figures of the manifest."""
+    from dataclasses import replace
+
+    checked(client.post("/v1/gallery/add", json={"ids": ["a", "b"], "x": [X[0], X[0]]}))
+    told = checked(client.post("/v1/search", json={"x": X}))
+    assert (told["unreadable"], told["unreadable_rows"]) == ([], 0)
+    health = {"embedding_effective_rank": 3.5, "embedding_cka": 0.25}
+    registry.publish(replace(kit.numbered(2), level="major", metrics=health))
+    wait(lambda: client.runtime.version() == 2)
+    told = checked(client.post("/v1/search", json={"x": X}))
+    versions = checked(client.get("/v1/versions"))
+
+    assert (len(told["unreadable"]), told["unreadable_rows"], told["hits"][0]) == (1, 2, [])
+    assert (versions["level"], versions["unreadable"]) == ("major", 2)
+    assert versions["health"] == {"effective_rank": 3.5, "cka": 0.25}
+    assert [each["level"] for each in versions["versions"]] == ["major", None]
+    wait(lambda: b"lifelong_embedding_effective_rank 3.5" in client.get("/metrics").content)
+    shown = client.get("/metrics").text
+    assert "lifelong_embedding_cka 0.25" in shown
+    assert "lifelong_embedding_norm_mean NaN" in shown  # nobody measured it
 
 
 def test_a_swap_is_seen_by_the_next_request(client, registry, kit):
@@ -396,13 +381,48 @@ def test_metrics_are_bounded_and_count(client):
     assert "/scan" not in text
 
 
+def test_gauges_tell_what_the_gallery_holds(client, kit):
+    """Rows by space and in all, segments, bytes; and how many rows were not let in."""
+    client.post("/v1/gallery/add", json={"ids": ["a", "b"], "x": X})
+    assert client.post("/v1/gallery/add", json={"ids": ["c", "d"], "x": X, "payload": [{}, 1]}).status_code == 400
+    space = kit.numbered(1).space.id
+
+    def shown():
+        lines = [line.rpartition(" ") for line in client.get("/metrics").text.splitlines()]
+        return {name: float(value) for name, _, value in lines if name.startswith("lifelong_gallery")}
+
+    wait(lambda: shown()["lifelong_gallery_rows"] == 2)
+    found = shown()
+    assert found[f'lifelong_gallery_space_rows{{space="{space}"}}'] == 2
+    assert found["lifelong_gallery_bytes"] == 2 * 4 * 4
+    assert found["lifelong_gallery_segments"] == found["lifelong_gallery_refused_segments"] == 0
+    assert found["lifelong_gallery_refused_rows_total"] == 2
+
+
+@pytest.mark.e2e
+def test_rows_may_lie_in_postgresql(registry, tmp_path, kit, postgres):
+    """Set by one variable; two servers share them, and each finds what the other stored."""
+    registry.publish(kit.numbered(1))
+    with contextlib.ExitStack() as stack:
+        one, two = (
+            stack.enter_context(running(registry, tmp_path / name, gallery=postgres.dsn())) for name in ("one", "two")
+        )
+        checked(one.post("/v1/gallery/add", json={"ids": ["a"], "x": X[:1], "payload": [{"shop": "s"}]}))
+        checked(two.post("/v1/gallery/add", json={"ids": ["b"], "x": X[1:]}))
+        for client in (one, two):
+            wait(lambda: client.get("/v1/gallery").json()["rows"] == 2)  # noqa: B023
+            found = checked(client.post("/v1/search", json={"x": X, "k": 1}))
+            assert [[hit["id"] for hit in hits] for hits in found["hits"]] == [["a"], ["b"]]
+        assert not (tmp_path / "one" / "state" / "gallery").exists()
+
+
 def test_the_document_describes_every_route(shared):
     """Typed requests with examples, typed answers, one error schema; no dangling reference."""
     document = shared.get("/docs.json").json()
     text, schemas = json.dumps(document), document["components"]["schemas"]
     references = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
 
-    assert {*service.POSTS, "/v1/versions", "/v1/gallery", "/metrics", "/livez", "/readyz"} == set(document["paths"])
+    assert {*service.POSTS, *GETS} == set(document["paths"])
     assert references <= set(schemas)
     for route, (form, answer) in service.POSTS.items():
         operation = document["paths"][route]["post"]
@@ -433,7 +453,7 @@ def test_endpoints_can_be_called_without_http(registry, tmp_path, kit):
     endpoints = made.inner()
     endpoints.start()
     try:
-        form = forms.EmbedForm.read(json.dumps({"x": X}).encode(), "r-1")
+        form = forms.EmbedForm.read(json.dumps({"x": X}).encode(), Exchange("r-1"))
         response = endpoints.embed(form)
     finally:
         endpoints.stop()

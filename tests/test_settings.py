@@ -19,12 +19,13 @@ def test_an_empty_environment_gives_the_defaults():
 def test_every_setting_can_be_set_by_its_variable():
     """No field is out of reach of the environment."""
     for each in dataclasses.fields(Settings):
-        text = {"Path": "elsewhere", "int": "3000", "float": "0.5"}[each.type]
+        values = {"Path": "elsewhere", "int": "3000", "float": "0.25", "str": "postgresql://h/d", "bool": "true"}
+        text = values[each.type]
         value = {"keep_retired": "3", "workers": "3", "threads": "3"}.get(each.name, text)
 
         loaded = Settings.load({variable(each.name): value})
 
-        assert getattr(loaded, each.name) == type(each.default)(value)
+        assert getattr(loaded, each.name) == (True if each.type == "bool" else type(each.default)(value))
         assert getattr(loaded, each.name) != each.default
 
 
@@ -72,6 +73,11 @@ def test_a_near_miss_is_refused_with_the_right_name(name):
 def test_variables_of_others_are_left_alone():
     """The data resolver's variable, and names that are far from ours, are not our business."""
     assert Settings.load({"LIFELONG_DATA": "x", "LIFELONG_DAEMON_TOPIC": "y", "PATH": "z"}) == Settings()
+
+
+def test_a_password_is_not_shown():
+    """Settings are printed in tracebacks and logs."""
+    assert "hidden" not in repr(Settings.load({"LIFELONG_GALLERY": "postgresql://u:hidden@h/d"}))
 
 
 def test_settings_made_in_code_are_checked_too():

@@ -8,12 +8,14 @@ import os
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lifelong.errors import Locked, Unavailable
+from lifelong.release.spaces import proof
 from serving.live import Live
 from serving.shelf import Shelf
 from serving.slot import LAST_GOOD, Slot
@@ -375,6 +377,61 @@ def test_after_a_rollback_the_next_version_need_not_read_what_was_rolled_back(sl
 
     assert slot.refresh()
     assert slot.live.unreadable() == [made[1].space.id]
+
+
+def test_a_rollback_reads_newer_rows_where_the_newer_version_proved_it(slot, registry, kit):
+    """One stationary interface: vectors written by either are found by both, from memory and after a restart alike."""
+    first = kit.numbered(1)
+    registry.publish(first)
+    slot.refresh()
+    second = kit.numbered(2, reads=[first])
+    back = proof(first.space, 0.9, 0.5, "map", 9, "")
+    registry.publish(replace(second, read_by=(back,)))
+    slot.refresh()
+    slot.add(["new"], np.ones((1, 4), np.float32), None)
+    registry.rollback()
+    slot.refresh()
+    query = slot.live.embed(np.ones((1, 4), np.float32))
+
+    assert (slot.version, slot.live.unreadable()) == (1, [])
+    assert [hit.id for hit in slot.live.search(query, 5, None)[0]] == ["new"]
+    assert registry.load(1).space.reads == slot.live.space.reads == {first.space.id, second.space.id}
+    assert registry.load(1).proofs == ({**back, "space": second.space.id},)
+
+
+def test_a_major_release_goes_live_and_says_what_it_cannot_read(slot, registry, kit, caplog):
+    """Somebody chose it: the server answers on, names the spaces, counts the rows, and warns."""
+    first = kit.numbered(1)
+    registry.publish(first)
+    slot.refresh()
+    slot.add(["old", "older"], np.ones((2, 4), np.float32), None)
+    registry.publish(replace(kit.numbered(2), level="major"))
+    with caplog.at_level(logging.WARNING, logger="lifelong.serving"):
+        assert slot.refresh()
+    slot.add(["new"], np.ones((1, 4), np.float32), None)
+    query = slot.live.embed(np.ones((1, 4), np.float32))
+
+    assert (slot.version, slot.live.level, slot.rejected) == (2, "major", [])
+    assert [record.getMessage() for record in caplog.records] == [
+        "version=2 level=major cannot read 2 rows of the gallery"
+    ]
+    assert [hit.id for hit in slot.live.search(query, 5, None)[0]] == ["new"]
+    assert (slot.live.unreadable(), slot.live.unreadable_rows()) == ([first.space.id], 2)
+    assert "MAJOR" in registry.history()[-1].why
+
+
+@pytest.mark.parametrize("level", ["major", "minor"])
+def test_a_server_that_slept_through_a_major_release_follows_what_came_after(slot, registry, kit, level):
+    """From 1 to 3 at once: 2 gave old rows up, 3 need not read them; had 2 been minor, 3 would have to."""
+    registry.publish(kit.numbered(1))
+    slot.refresh()
+    slot.add(["old"], np.ones((1, 4), np.float32), None)
+    second = kit.numbered(2)
+    registry.publish(replace(second, level=level, parent=1))
+    registry.publish(replace(kit.numbered(3, reads=[second]), level="minor", parent=2))
+
+    assert slot.refresh() == (level == "major")
+    assert slot.version == (3 if level == "major" else 1)
 
 
 def test_retired_versions_are_bounded(registry, shelf, tmp_path, kit):

@@ -13,6 +13,7 @@ from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.release.manifest import content_id, read_manifest, seal
 from lifelong.release.snapshot import Probe, Snapshot
+from lifelong.release.spaces import proof as proven
 from lifelong.types import Space
 
 SIMPLEX = {"name": "simplex", "classes": 8}
@@ -52,7 +53,19 @@ def bytes_of(folder):
 def test_a_loaded_snapshot_is_the_saved_one(tmp_path):
     model, made = make(parent=3, training={"seed": 0, "step": 12}, metrics={"anytime_seen": 0.5})
     read = Snapshot.load(saved(tmp_path, made))
-    for name in ("model", "labels", "space", "input", "preprocessing", "parent", "training", "metrics", "proofs"):
+    for name in (
+        "model",
+        "labels",
+        "space",
+        "input",
+        "preprocessing",
+        "parent",
+        "training",
+        "metrics",
+        "level",
+        "proofs",
+        "read_by",
+    ):
         assert getattr(read, name) == getattr(made, name)
     assert read.labels == LABELS  # 7 is still a number
     assert read.input == {"shape": [4], "dtype": "float32"}
@@ -167,7 +180,7 @@ def test_there_may_be_fewer_labels_than_columns_never_more_and_none_twice():
 
 def test_a_space_is_readable_only_with_a_proof():
     made = make()[1]
-    proof = {"space": "old", "cross": 0.5, "self": 0.4, "measure": "recall_at_1", "n": 10}
+    proof = proven(Space("old", 4), 0.5, 0.4, "recall_at_1", 10, "")
     assert made.with_proofs([proof]).space.reads == {made.space.id, "old"}
     with pytest.raises(DataError, match="old"):
         replace(made, space=Space(made.space.id, 7, frozenset({"old"})))
@@ -204,7 +217,7 @@ def test_a_snapshot_is_never_overwritten(tmp_path):
 def test_the_content_id_is_that_of_what_was_learned(tmp_path):
     """Who repeats a step after kill -9 finds another parent and other proofs, and has made the same thing."""
     ids = []
-    proof = {"space": "old", "cross": 0.5, "self": 0.4, "measure": "recall_at_1", "n": 10}
+    proof = proven(Space("old", 4), 0.5, 0.4, "recall_at_1", 10, "")
     again = make(parent=2, metrics={"a": 1.0}, training={"step": 1})[1].with_proofs([proof])
     for i, made in enumerate((make(training={"step": 1})[1], again, make(training={"step": 2})[1])):
         made.save(tmp_path / str(i))
@@ -309,7 +322,7 @@ DAMAGE = {
     "an empty manifest": (lambda f: (f / M).write_bytes(b""), f"{M}.*not JSON"),
     "a JSON list": (lambda f: (f / M).write_bytes(b"[]"), f"{M}.*list"),
     "another format": (lambda f: resign(f, format="pickle"), f"{M}.*format"),
-    "a newer format": (lambda f: resign(f, format_version=2), f"{M}.*format version 2.*reads 1"),
+    "a newer format": (lambda f: resign(f, format_version=3), f"{M}.*format version 3.*reads 2"),
     "a field less": (lambda f: resign(f, labels=...), f"{M}.*labels"),
     "a field more": (lambda f: resign(f, odd=1), f"{M}.*odd"),
     "a field of a wrong type": (lambda f: resign(f, parent=True), f"{M}.*parent.*bool"),

@@ -59,7 +59,7 @@ def test_every_metric_can_be_used_and_shows_up():
         if m.kind == "counter":
             telemetry.count(m.name, 2, **labels)
         elif m.kind == "gauge":
-            telemetry.gauge(m.name, 2)
+            telemetry.gauge(m.name, 2, **labels)
         else:
             telemetry.observe(m.name, 2, **labels)
     shown = samples(telemetry.exposition())

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import engine
 import torch
 from figures import figure, seconds
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong import plugins
@@ -134,6 +134,41 @@ def by_hand(spec: dict[str, Any], parts: Sequence[Batch]) -> Fit:
     return fit
 
 
+def ewc_by_hand(spec: dict[str, Any], parts: Sequence[Batch]) -> Fit:
+    """Return the same for `ewc`: the loop, a penalty, and the squared gradients of single samples in closed form."""
+    model, optimizer = plain(spec)
+    weights, random = list(model.parameters()), torch.Generator().manual_seed(0)
+    stiffness: list[Tensor] = []
+    anchor: list[Tensor] = []
+
+    def fisher(x: Tensor, y: Tensor) -> list[Tensor]:
+        given, said = [], []
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                given.append(x.detach())
+                said.append(x := layer(x))
+            else:
+                x = layer(x)
+        slopes = [s.square() for s in torch.autograd.grad(F.cross_entropy(x, y, reduction="sum"), said)]
+        found = [(s.T @ a.square() / len(y), s.mean(0)) for s, a in zip(slopes, given, strict=True)]
+        return [one for pair in found for one in pair]
+
+    def fit(i: int) -> None:
+        rows = torch.randperm(len(parts[i]), generator=random)
+        x, y = parts[i].x.index_select(0, rows), parts[i].y.index_select(0, rows)
+        loss = F.cross_entropy(model(x), y)
+        for w, k, a in zip(weights, stiffness, anchor, strict=False):
+            loss = loss + 50.0 * (k * (w - a).square()).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        new = fisher(x, y)
+        stiffness[:] = [k + f for k, f in zip(stiffness, new, strict=True)] if stiffness else new
+        anchor[:] = [w.detach().clone() for w in weights]
+
+    return fit
+
+
 def turns(fits: Sequence[Fit], count: int) -> list[float]:
     """Return the CPU seconds of each contender over all experiences but the first, where caches are filled."""
     gc.collect()
@@ -177,15 +212,18 @@ def row(name: str, about: str, least: float, parts: Sequence[Batch], spec: dict[
 
 
 def floor() -> Iterator[dict[str, Any]]:
-    """Yield what the goal for `naive` means: what a loop by hand gains, and what metrics and loggers cost."""
+    """Yield what the goals mean: what loops by hand gain, and what metrics and loggers cost."""
     if missing("naive"):
         return
     parts = small(SHORT)
+    for name, by_itself in (("naive", by_hand), ("ewc", ewc_by_hand)):
+        arguments = (name, streams.SPEC, parts, streams.SIZE)
+        fits = [by_itself(streams.SPEC, parts), ours(*arguments)[0], theirs(*arguments)[0]]
+        hand, mine, bare = turns(fits, SHORT)
+        yield figure(f"long_{name}_avalanche_over_by_hand_floor", bare / hand, "times")
+        yield figure(f"long_{name}_ours_over_by_hand", mine / hand, "ratio")
     arguments = ("naive", streams.SPEC, parts, streams.SIZE)
-    fits = [by_hand(streams.SPEC, parts), ours(*arguments)[0], theirs(*arguments)[0], theirs(*arguments, bare=False)[0]]
-    hand, mine, bare, default = turns(fits, SHORT)
-    yield figure("long_naive_avalanche_over_by_hand", bare / hand, "times")
-    yield figure("long_naive_ours_over_by_hand", mine / hand, "ratio")
+    mine, default = turns([ours(*arguments)[0], theirs(*arguments, bare=False)[0]], SHORT)
     yield figure("long_naive_avalanche_with_its_metrics_over_ours", default / mine, "times")
 
 

@@ -1,6 +1,6 @@
 """The studies behind `benchmarks/claims.py`, one module per family of methods."""
 
-from studies import baselines, bottleneck, compatible, encoders, powerlaw, projection, stationary
+from studies import baselines, bottleneck, compatible, encoders, powerlaw, projection, stationary, widths
 from studies.study import Study
 
 STUDIES: list[Study] = [
@@ -11,4 +11,5 @@ STUDIES: list[Study] = [
     *compatible.STUDIES,
     *encoders.STUDIES,
     *stationary.STUDIES,
+    *widths.STUDIES,
 ]

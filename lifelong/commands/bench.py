@@ -1,24 +1,27 @@
-"""`lifelong bench run`: each strategy on each scenario with each seed, by one protocol."""
+"""`lifelong bench run`: strategies on scenarios with seeds, by one protocol, in as many processes as wanted."""
 
 from __future__ import annotations
 
-import statistics
-import time
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lifelong import compose, files
-from lifelong.bench import metrics
-from lifelong.commands import tables
-from lifelong.commands.train import sample_shape
-from lifelong.errors import ConfigError
-from lifelong.learning import Learner, Optim
-from lifelong.models import build
+from lifelong import plugins
+from lifelong.bench import overlap, tuning, workers
+from lifelong.bench.job import Job
+from lifelong.bench.store import Store
+from lifelong.commands import bench_report, tables
+from lifelong.errors import ConfigError, UnknownName
+from lifelong.streams.scenarios import SCENARIOS
 from lifelong.streams.scenarios import scenario as make_scenario
 
-SHOWN = ("acc_final", "acc_avg_incremental", "bwt_gem", "forgetting_chaudhry")
+Run = Callable[[Store, Sequence[Job]], None]
 
 
 def run(
@@ -26,69 +29,126 @@ def run(
     strategies: str,
     scenarios: str,
     seeds: int,
-    epochs: int,
-    lr: float,
-    out: Path | None,
+    protocol: str,
+    trials: int,
+    tune_on: str | None,
+    jobs: int,
+    ray: str | None,
+    out: Path,
     data_root: Path | None,
     as_json: bool,
+    **common: Any,  # noqa: ANN401 - fields of every job
 ) -> None:
-    """Run the grid; print a line per cell as it ends, then mean and sample standard deviation."""
+    """Run what is not done yet of the grid in `out`, write its report, print the table."""
+    grid = _grid(strategies.split(","), scenarios.split(","), seeds, common)
+    attempt = secrets.token_hex(4)
+
+    def settle(store: Store, wanted: Sequence[Job]) -> None:
+        if ray is not None:
+            from lifelong.adapters import ray as cluster
+
+            cluster.run(store, wanted, ray, attempt, data_root)
+        else:
+            _local(store, wanted, jobs, attempt, data_root, quiet=as_json)
+
+    if protocol != "conventional":
+        grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
+    store = Store.create(out, grid, {"protocol": protocol, "trials": trials if protocol != "conventional" else 0})
+    settle(store, grid)
+    bench_report.write(store)
+    bench_report.show(out, as_json=as_json)
+
+
+def work(folder: Path, attempt: str, data_root: Path | None) -> None:
+    """Work through the grid in `folder`; `run` starts processes that do this."""
+    store = Store(folder)
+    workers.work(store, store.jobs(), attempt, data_root)
+
+
+def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, common: Mapping[str, Any]) -> list[Job]:
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
-    torch.set_num_threads(1)
-    cells = []
-    for scenario in scenarios.split(","):
-        for strategy in strategies.split(","):
-            for seed in range(seeds):
-                cells.append(cell(scenario.strip(), strategy.strip(), seed, epochs, lr, data_root))
-                if as_json:
-                    tables.emit(cells[-1])
-                else:
-                    tables.console.print(f"{scenario} {strategy} seed {seed}: {cells[-1]['seconds']:.1f} s")
-    if out:
-        files.write_atomic(out, files.canonical_json(cells))
-    if not as_json:
-        _table(cells)
+    settings: Sequence[str] = common["settings"]
+    found = []
+    for scenario in (name.strip() for name in scenarios):
+        if scenario not in SCENARIOS:
+            raise UnknownName.among("scenario", scenario, SCENARIOS)
+        for strategy in (name.strip() for name in strategies):
+            for part in strategy.split("+"):
+                plugins.find("strategy", part)
+            fields = {**common, "settings": _own(strategy, settings)}
+            found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
+    unused = set(settings) - {s for job in found for s in _named(job, settings)}
+    if unused:
+        raise ConfigError(
+            f"write a setting as STRATEGY.KEY=VALUE of a strategy of this grid, got {sorted(unused)[0]!r}"
+        )
+    return found
 
 
-def cell(scenario: str, strategy: str, seed: int, epochs: int, lr: float, root: Path | None) -> dict[str, Any]:
-    """Return what one run gives: the whole accuracy matrix, all metrics, counters and CPU seconds."""
-    stream = make_scenario(scenario, root, seed)
-    if "boundaries" not in stream.provides:
-        raise ConfigError(f"{scenario} has no experiences to build an accuracy matrix of; choose one with boundaries")
-    spec = compose.model_spec("mlp", sample_shape(stream), strategy)
-    learner = Learner(build(spec, seed=seed), compose.strategy(strategy), optim=Optim(lr=lr), seed=seed, setting=stream)
-    start, rows = time.process_time(), []
-    for experience in stream:
-        learner.fit(experience, epochs)
-        rows.append([learner.score(e) for e in stream])
-    numbers = metrics.summary(torch.tensor(rows, dtype=torch.float64))
-    return {
-        "scenario": stream.name,
-        "strategy": strategy,
-        "seed": seed,
-        "protocol": "conventional: default hyper-parameters, nothing tuned",
-        "data": dict(stream.data),
-        "matrix": rows,
-        "metrics": numbers,
-        "counters": learner.counters,
-        "seconds": time.process_time() - start,
-    }
+def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
+    """Return the settings of the parts of `strategy`; where there is one part, without its name."""
+    parts = strategy.split("+")
+    mine = [s for s in settings if s.partition(".")[0] in parts]
+    return tuple(s.partition(".")[2] if len(parts) == 1 else s for s in mine)
 
 
-def _table(cells: list[dict[str, Any]]) -> None:
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one in cells:
-        groups.setdefault((one["scenario"], one["strategy"]), []).append(one)
-    rows = []
-    for (scenario, strategy), found in groups.items():
-        numbers = [_spread([one["metrics"][name] for one in found]) for name in SHOWN]
-        rehearsed = round(statistics.mean(one["counters"]["rehearsed"] for one in found))
-        rows.append([scenario, strategy, len(found), *numbers, rehearsed, statistics.mean(o["seconds"] for o in found)])
-    head = ["scenario", "strategy", "seeds", *SHOWN, "rehearsed", "CPU s"]
-    tables.show("Mean ± sd (conventional protocol: default hyper-parameters, nothing tuned)", head, rows)
+def _named(job: Job, settings: Sequence[str]) -> list[str]:
+    return [s for s in settings if s.partition(".")[0] in job.strategy.split("+")]
 
 
-def _spread(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.3f} ± {spread:.3f}"
+def _local(store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, *, quiet: bool) -> None:
+    command = [sys.executable, "-m", "lifelong.cli", "bench", "work", str(store.folder), "--attempt", attempt]
+    if root is not None:
+        command += ["--data-root", str(root)]
+    with Progress(
+        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left:"), TimeRemainingColumn(), console=tables.console, disable=quiet,
+    ) as display:  # fmt: skip
+        task = display.add_task(f"cells of {store.folder}", total=len(wanted))
+
+        def tell(done: int, _: int) -> None:
+            display.update(task, completed=done)
+
+        workers.crew(store, wanted, count, attempt, command, os.environ, tell)
+
+
+def _tuned(
+    grid: Sequence[Job], protocol: str, trials: int, tune_on: str | None, out: Path, root: Path | None, settle: Run
+) -> list[Job]:
+    """Search settings for each strategy on each scenario, once for all seeds; return the grid with them."""
+    first = {(job.scenario, job.strategy): job for job in reversed(grid)}
+    searches = {pair: _search(job, protocol, trials, tune_on) for pair, job in first.items()}
+    if protocol == "two-phase":
+        for scenario in dict.fromkeys(job.scenario for job in grid):
+            _refuse_overlap(next(job for job in grid if job.scenario == scenario), tune_on, root)
+    made = [job for pair in searches for job in searches[pair]]
+    store = Store.create(out / "tuning", list({job.key: job for job in made}.values()), {"protocol": protocol})
+    settle(store, store.jobs())
+    frozen = {}
+    for pair, search in searches.items():
+        tried = [(job, result) for job in search if (result := store.result(job))]
+        if tried:
+            frozen[pair] = tuning.settle(first[pair], tried, protocol)
+    # where every trial was refused or failed the job stays as it was, and its own reason will be reported
+    kept = []
+    for job in grid:
+        best = frozen.get((job.scenario, job.strategy))
+        nothing = {"trials": 0, "score": None}
+        found = best or replace(job, protocol=protocol, tuned=nothing)
+        kept.append(replace(found, seed=job.seed))
+    return kept
+
+
+def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Job]:
+    on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
+    found = tuning.trials(job, count, on=on)
+    return [replace(trial, label=f"{trial.label}-for-{job.scenario}") for trial in found]
+
+
+def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:
+    name, options = (tune_on, {}) if tune_on else tuning.sibling(job.scenario)
+    searched = make_scenario(name, root, 0, **options)
+    judged = make_scenario(job.scenario, root, 0, **job.options)
+    overlap.refuse_unlike(searched, judged)
+    overlap.refuse_shared(searched, judged)

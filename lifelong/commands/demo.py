@@ -135,7 +135,8 @@ class Demo:
     def _server(self) -> subprocess.Popen[bytes]:
         state = self.out / "state"
         state.mkdir(parents=True)
-        told = environment(self.out / "registry", state, os.environ)
+        base = {key: value for key, value in os.environ.items() if key != "LIFELONG_GALLERY"}  # it reads the folder
+        told = environment(self.out / "registry", state, base, insecure=True)  # on loopback, for two minutes
         with (self.out / "server.log").open("wb") as log:
             return subprocess.Popen(
                 command("127.0.0.1", self.port), env=told, stdout=log, stderr=log, start_new_session=True
@@ -204,7 +205,10 @@ class Demo:
         changed = sum(now.get(key) != value for key, value in self.written.items())
         test = self._test()
         matrices = {m: cross(snapshots, test, self.data.classes, m) for m in ("map", "recall_at_1")}
-        models = [snapshot.build() for snapshot in snapshots]
+        models, plain = [snapshot.build() for snapshot in snapshots], self._plain_models()
+        over = {
+            name: demo_report.by_version(m, self.rows, test) for name, m in (("compatible", models), ("plain", plain))
+        }
         return {
             "requests": traffic["requests"],
             "failed": traffic["failed"],
@@ -225,8 +229,9 @@ class Demo:
             "search_over_http": searched,
             "search": {
                 **demo_report.searched("compatible", models, self.rows, test),
-                **demo_report.searched("plain", self._plain_models(), self.rows, test),
+                **demo_report.searched("plain", plain, self.rows, test),
             },
+            "search_by_version": over,
             "data": self.data.facts(),
             "seed": self.seed,
         }

@@ -47,6 +47,29 @@ def searched(name: str, models: Sequence[Any], rows: Sequence[Batch], test: Batc
     }
 
 
+def by_version(models: Sequence[Any], rows: Sequence[Batch], test: Batch) -> dict[str, list[float]]:
+    """Return recall at 1 of each version's queries over all rows of its time, on test images of the classes in them.
+
+    Args:
+        models: One for each version, oldest first.
+        rows: What each version wrote.
+        test: The queries.
+
+    Returns:
+        `as_stored`: each row as the version of its time wrote it; `re-embedded`: all rows by the version that asks.
+    """
+    stored = [outputs(m, batch.x).features for m, batch in zip(models, rows, strict=False)]
+    found: dict[str, list[float]] = {"as_stored": [], "re-embedded": []}
+    for t, model in enumerate(models[: len(rows)]):
+        labels = [batch.y for batch in rows[: t + 1]]
+        asked = test[torch.isin(test.y, torch.cat(labels))]
+        queries = outputs(model, asked.x).features
+        again = [outputs(model, batch.x).features for batch in rows[: t + 1]]
+        for name, some in (("as_stored", stored[: t + 1]), ("re-embedded", again)):
+            found[name].append(search_quality(queries, asked.y, some, labels)["recall_at_1"])
+    return found
+
+
 def found_over_http(client: Client, test: Batch, classes: Sequence[object]) -> dict[str, float]:
     """Return recall at 1 and at 10 of all `test` images over the live gallery, asked through the server."""
     first = right = 0

@@ -29,7 +29,7 @@ def listing(*, registry: Path, as_json: bool) -> None:
         rows = [{**dataclasses.asdict(e), "report": e.report.as_dict() if e.report else None} for e in events]
         tables.emit({"current": current, "versions": versions, "events": rows})
         return
-    columns = ["version", "live", "classes", "space", "reads", "gate"]
+    columns = ["version", "live", "level", "classes", "space", "reads", "gate"]
     tables.show(f"Versions of {registry}", columns, [[v[c] for c in columns] for v in versions])
     happened = [[e.seq, e.time, e.kind, e.version or "", e.previous or "", e.who, e.why] for e in events]
     tables.show("What happened", ["#", "time", "event", "version", "before", "who", "why"], happened)
@@ -42,7 +42,19 @@ def show(*, registry: Path, version: int, as_json: bool) -> None:
     if as_json:
         tables.emit({"version": version, "manifest": manifest, "report": report.as_dict() if report else None})
         return
-    facts = ["labels", "space", "input", "preprocessing", "model", "parent", "metrics", "sha256"]
+    facts = [
+        "level",
+        "labels",
+        "space",
+        "proofs",
+        "read_by",
+        "input",
+        "preprocessing",
+        "model",
+        "parent",
+        "metrics",
+        "sha256",
+    ]
     tables.show(f"Version {version}", ["what", "value"], [[name, manifest[name]] for name in facts])
     rows = [[c.name, "yes" if c.passed else "NO", c.detail] for c in report.checks] if report else []
     tables.show("The gate", ["check", "passed", "detail"], rows)
@@ -83,10 +95,12 @@ def _line(registry: Registry, version: int, current: int | None) -> dict[str, ob
     try:
         manifest, report = registry.manifest(version), registry.report(version)
     except ArtifactError as error:
-        return {"version": version, "live": "", "classes": "", "space": "", "reads": "", "gate": f"DAMAGED: {error}"}
+        blank = dict.fromkeys(("live", "level", "classes", "space", "reads"), "")
+        return {"version": version, **blank, "gate": f"DAMAGED: {error}"}
     return {
         "version": version,
         "live": "live" if version == current else "",
+        "level": manifest["level"] or "",
         "classes": len(manifest["labels"]),
         "space": manifest["space"]["id"],
         "reads": len(manifest["space"]["reads"]),

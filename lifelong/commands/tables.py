@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 console = Console(highlight=False)
 
@@ -38,6 +39,24 @@ def matrix(title: str, values: Sequence[Sequence[float]], corner: str, rows: str
     show(title, head, [[f"{rows}{i + 1}", *row, *[math.nan] * (width - len(row))] for i, row in enumerate(values)])
 
 
+def heat(title: str, values: Sequence[Sequence[float]], corner: str, rows: str, columns: str) -> None:
+    """Print C, a triangular matrix, on a scale of greens; `!` marks C[t, k] that is not above C[k, k]."""
+    every = [value for row in values for value in row]
+    low, high = min(every), max(every)
+    table = Table(title=Text(title, "bold"), title_justify="left", header_style="bold")
+    for name in (corner, *(f"{columns}{k + 1}" for k in range(len(values)))):
+        table.add_column(name, justify="right")
+    for t, row in enumerate(values):
+        cells = [Text(f"{rows}{t + 1}")]
+        for k, value in enumerate(row):
+            share = (value - low) / (high - low) if high > low else 1.0
+            mark = "!" if k < t and value <= values[k][k] else " "
+            green = f"rgb({int(230 - 180 * share)},{int(245 - 110 * share)},{int(230 - 150 * share)})"
+            cells.append(Text(f"{value:.3f}{mark}", f"{'white' if share > 0.6 else 'black'} on {green}"))
+        table.add_row(*cells)
+    console.print(table)
+
+
 def checks(report: Mapping[str, Any]) -> str:
     """Return a gate's report in a few words: which checks passed, and the failed ones in full."""
     found = report["checks"]
@@ -46,7 +65,8 @@ def checks(report: Mapping[str, Any]) -> str:
         f"{name} x{passed.count(name)}" if passed.count(name) > 1 else name for name in dict.fromkeys(passed)
     )
     failed = "; ".join(c["detail"] for c in found if not c["passed"])
-    return f"passed: {names}" + (f" | FAILED: {failed}" if failed else "")
+    level = "MAJOR, gives up old rows; " if report.get("level") == "major" else ""
+    return f"{level}passed: {names}" + (f" | FAILED: {failed}" if failed else "")
 
 
 def _text(cell: object) -> str:

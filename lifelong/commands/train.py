@@ -45,7 +45,7 @@ def run(
     measure: str,
     max_accuracy_drop: float,
     max_forgetting: float,
-    incompatible: bool,
+    allow_major: bool,
     device: str,
     threads: int,
     data_root: Path | None,
@@ -65,7 +65,7 @@ def run(
         optim=optim,
         batch_size=batch_size,
         seed=seed,
-        device=_device(device),
+        device=device_of(device),
         setting=stream,
     )
     plan = Plan(
@@ -73,7 +73,7 @@ def run(
         commit_every=commit_every,
         held_out=held_out,
         publish_every=publish_every,
-        compatible=not incompatible,
+        compatible=not allow_major,
         measure=measure,
         max_accuracy_drop=max_accuracy_drop,
         max_forgetting=max_forgetting,
@@ -150,7 +150,8 @@ def _report(matrix: list[list[float]], versions: list[dict[str, Any]], stream: S
         tables.show("Metrics by definition", ["metric", "value"], list(numbers.items()))
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of that name; raise `ConfigError` if it is not there."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

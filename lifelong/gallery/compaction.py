@@ -61,13 +61,14 @@ def _group(band: Sequence[Part], due: set[int], full: bool) -> list[Part]:
 def _bands(parts: Sequence[Part], choice: str) -> list[list[Part]]:
     """Return parts that may share a segment.
 
-    Rows narrower than their segment are padded. An index looks at few rows, and two indexes take twice the time of
-    one: so up to twice the width is taken. Comparing with every row takes time by the width, in one part or in two.
+    Rows narrower than their segment are padded. Lists are searched for each width of their rows, and two indexes take
+    longer than two searches of one: so up to twice the width is taken. Comparing with every row takes time by the
+    width, in one part or in two, and a graph is walked through rows that are not asked for: those are of one width.
     """
     bands = []
     for band in _near(parts, 0.5):
-        flat = kind_for(choice, sum(map(_living, band))) == "flat"
-        bands += _near(band, 0.9) if flat else [band]
+        lists = kind_for(choice, sum(map(_living, band))) == "ivf"
+        bands += [band] if lists else _near(band, 1.0)
     return bands
 
 

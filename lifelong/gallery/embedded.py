@@ -22,7 +22,6 @@ length that the reader knows. Other processes follow by `refresh()`, and map the
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -39,7 +38,7 @@ from lifelong.gallery.compaction import Compactor
 from lifelong.gallery.indexes import KINDS
 from lifelong.gallery.loading import Loader
 from lifelong.gallery.lock import locked
-from lifelong.gallery.store import Record, Store
+from lifelong.gallery.store import Store
 from lifelong.gallery.view import FrozenView
 from lifelong.types import Space
 
@@ -57,9 +56,8 @@ class EmbeddedGallery:
             be read while nobody else writes it.
         threads: FAISS threads of one search, for the whole process; None leaves them alone.
         seal: Rows that gather in the buffer before they become a part; four times as many become a segment.
-        index: What new segments are searched by: `flat` compares with every row, `ivf` with those near the query's
-            centres, `hnsw` walks a graph, `fp16` compares with every row in half precision; `auto` is `flat` up to
-            50,000 rows and `ivf` above. See `indexes.py`.
+        index: What new segments are searched by: `flat`, `ivf`, `hnsw` or `fp16`, see `indexes.py`; `auto` is `flat`
+            up to 50,000 rows and `ivf` above.
         background: Make segments by itself, in a thread; otherwise only `compact()` does.
 
     Raises:
@@ -129,6 +127,16 @@ class EmbeddedGallery:
                 self._show(lambda: self.memory.put(names, seqs, space.id, array, texts, dead))
             return self._view.sequence
 
+    def renew(self, rows: Sequence[Row], vectors: Vectors, space: Space) -> int:
+        """Store new vectors for those of `rows` that are still as they were read; see `Gallery.renew`."""
+        names, array, _ = inputs.renewed(rows, vectors, space)
+        with self._mutex:
+            self._writable()
+            now = self._store.get(names)
+            same = [i for i, row in enumerate(rows) if now.get(row.id, (0,))[0] == row.seq]
+            self.add([names[i] for i in same], array[same], space, [rows[i].payload for i in same])
+            return len(same)
+
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows, all at once and durably; return how many of them were there."""
         wanted = list(dict.fromkeys(inputs.names(ids)))
@@ -144,12 +152,12 @@ class EmbeddedGallery:
         self._open()
         names = inputs.names(ids)
         found = self._store.get(list(dict.fromkeys(names)))
-        return [self._row(found[name]) if name in found else None for name in names]
+        return [self._loader.row(found[name]) if name in found else None for name in names]
 
     def rows(self, after: int = 0, limit: int = 1000) -> list[Row]:
         """Return up to `limit` rows whose sequence number is above `after`, oldest first."""
         self._open()
-        return [self._row(record) for record in self._store.rows(after, inputs.count(limit, "limit"))]
+        return [self._loader.row(record) for record in self._store.rows(after, inputs.count(limit, "limit"))]
 
     def search(
         self,
@@ -231,10 +239,6 @@ class EmbeddedGallery:
 
     def _follow(self) -> None:
         self.memory, self.catalog = self._loader.follow(self.memory, self.catalog)
-
-    def _row(self, record: Record) -> Row:
-        seq, name, space, _, _, text = record
-        return Row(name, seq, space, self._loader.row(record), json.loads(text))
 
     def _open(self) -> None:
         if self._closed:

@@ -17,7 +17,7 @@ from typing import Any, final
 import faiss
 import numpy as np
 
-from lifelong.gallery.inputs import Floats
+from lifelong.gallery.inputs import Doubles, Floats
 
 KINDS = ("flat", "ivf", "hnsw", "fp16")
 LARGE = 50_000  # rows from which `auto` is `ivf`: below, comparing with every row takes less than a millisecond or two
@@ -56,6 +56,13 @@ def scan(queries: Floats, vectors: Floats, k: int, chosen: Selector = None) -> t
     return scores, rows
 
 
+def kth(scores: Floats, k: int) -> Doubles:
+    """Return the k-th largest score of each row of `[N, F]`, -inf if there are fewer."""
+    if scores.shape[1] < k:
+        return np.full(len(scores), -np.inf)
+    return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k].astype(np.float64)
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Quick:
@@ -67,6 +74,7 @@ class Quick:
         effort: See `EFFORTS`; 0 for `fp16`, which always looks at all.
         recall: Share (0..1) of true neighbours that it found when it was built.
         bytes: Size, most of it touched by searches.
+        scales: What rows of each width were multiplied by; empty where all have one width.
     """
 
     index: Any
@@ -74,11 +82,12 @@ class Quick:
     effort: int = 0
     recall: float = 1.0
     bytes: int = 0
+    scales: dict[int, float] = field(default_factory=dict)
     _plain: list[Any] = field(default_factory=list)  # parameters without a selector, made once
 
     @classmethod
     def built(cls, kind: str, vectors: Floats) -> Quick:
-        """Return a trained index of `vectors` `[N, D]`, of length 1 or less."""
+        """Return a trained index of `vectors` `[N, D]`."""
         index = _faiss.index_factory(vectors.shape[1], _recipe(kind, *vectors.shape), _faiss.METRIC_INNER_PRODUCT)
         lists = 2 ** _lists_log2(len(vectors))
         index.train(np.ascontiguousarray(vectors[:: max(1, len(vectors) // (TRAINED * lists))]))
@@ -87,10 +96,10 @@ class Quick:
         return cls(index, kind)._tuned(vectors)
 
     @classmethod
-    def read(cls, path: Path, kind: str, effort: int, recall: float) -> Quick:
+    def read(cls, path: Path, kind: str, effort: int, recall: float, scales: dict[int, float]) -> Quick:
         """Return the index in a file, which stays on disk as far as it is not used."""
         index = _faiss.read_index(str(path), _faiss.IO_FLAG_MMAP_IFC)
-        return cls(index, kind, effort, recall, path.stat().st_size)
+        return cls(index, kind, effort, recall, path.stat().st_size, scales)
 
     def write(self, path: Path) -> None:
         """Write the index into a file."""

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from lifelong.errors import DataError, SpaceError
-from lifelong.gallery.base import Payload, Value, Vectors, Where
+from lifelong.gallery.base import Payload, Row, Value, Vectors, Where
 from lifelong.types import Space
 
 Token = tuple[bool, Value]
@@ -55,13 +55,7 @@ def vectors(values: Vectors, space: Space, what: str = "vectors") -> Floats:
     Raises:
         DataError: They are not floating point, of another shape, not finite, or a row is zero.
     """
-    array = _array(values, what)
-    if array.ndim != 2 or array.shape[1] != space.dim:
-        raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
-    if array.dtype != np.float32:
-        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported below
-            array = array.astype(np.float32)
-    array = np.ascontiguousarray(array)
+    array = _shaped(values, space, what)
     if not np.isfinite(array).all():
         finite = np.isfinite(array).all(axis=1)
         raise DataError(f"{what} must be finite, got NaN or infinity in row {int(finite.argmin())}; check the model")
@@ -80,6 +74,22 @@ def added(
     if len(array) != len(known):
         raise DataError(f"need one vector for each id, got {len(known)} ids and {len(array)} vectors")
     return known, array, texts(payload, known)
+
+
+def queries(values: Vectors, space: Space) -> Doubles:
+    """Return queries `[N, space.dim]` at length 1 in float64, or raise what is wrong with them; see `vectors`."""
+    array = _shaped(values, space, "queries")
+    wide = array.astype(np.float64)
+    length = np.sqrt(np.einsum("nd,nd->n", wide, wide))  # of float32 numbers: it neither overflows nor becomes zero
+    if not ((length > 0) & (length < np.inf)).all():
+        vectors(array, space, "queries")
+    wide /= length[:, None]
+    return wide
+
+
+def renewed(rows: Sequence[Row], values: Vectors, space: Space) -> tuple[list[str], Floats, list[str]]:
+    """Return ids, new vectors `[N, D]` and payloads as JSON of rows that were read, or raise what is wrong."""
+    return added([row.id for row in rows], values, space, [row.payload for row in rows])
 
 
 def unit(values: Floats) -> Doubles:
@@ -140,6 +150,16 @@ def page(k: int, offset: int) -> slice:
     return slice(int(offset), int(offset) + count(k))
 
 
+def position(offset: object) -> tuple[str, int] | None:
+    """Return name and position of a stream, None for None, or raise DataError if it is neither."""
+    match offset:
+        case None:
+            return None
+        case (str(name), int(reached)) if not isinstance(reached, bool) and -(2**63) <= reached < 2**63:
+            return _name(name), reached
+    raise DataError(f"an offset is the name of a stream and a whole number, got {offset!r}")
+
+
 def _name(value: object) -> str:
     if not isinstance(value, str | int) and (
         isinstance(value, np.generic) or (isinstance(value, Tensor) and value.dim() == 0)
@@ -159,6 +179,17 @@ def _encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _shaped(values: Vectors, space: Space, what: str) -> Floats:
+    """Return `values` as contiguous float32 `[N, space.dim]`, whatever numbers they hold."""
+    array = _array(values, what)
+    if array.ndim != 2 or array.shape[1] != space.dim:
+        raise DataError(f"{what} of space {space.id!r} need shape [N, {space.dim}], got {list(array.shape)}")
+    if array.dtype != np.float32:
+        with np.errstate(over="ignore"):  # a float64 too large for float32 is reported as infinite
+            array = array.astype(np.float32)
+    return np.ascontiguousarray(array)
 
 
 def _array(values: Vectors, what: str) -> np.ndarray[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from lifelong.errors import ArtifactError
 from lifelong.gallery import segments
+from lifelong.gallery.base import Row
 from lifelong.gallery.indexes import Integers
 from lifelong.gallery.inputs import Floats
 from lifelong.gallery.memory import Memory
@@ -75,10 +77,10 @@ class Loader:
         memory.adopt(parts, held - set(catalog.segments))
         return memory, catalog
 
-    def row(self, record: Record) -> Floats:
-        """Return the vector `[D]` of a row, as it was given."""
-        vector: Floats = self._vectors([record], record[3])[0]
-        return vector
+    def row(self, record: Record) -> Row:
+        """Return a row as it was given."""
+        seq, name, space, dim, _, text = record
+        return Row(name, seq, space, self._vectors([record], dim)[0], json.loads(text))
 
     def _parts(self, memory: Memory, listed: Mapping[str, Facts]) -> list[Part]:
         parts = []

@@ -33,16 +33,15 @@ class Packed(Sequence[str]):
         at = 2 * row + self._which
         return str(self._text[self._ends[at] : self._ends[at + 1]], "utf-8")
 
-    def take(self, rows: Integers) -> list[str]:
-        """Return the strings of `rows`."""
-        at, ends, text = 2 * rows + self._which, self._arrays[1], self._text
-        return [str(text[a:b], "utf-8") for a, b in zip(ends[at].tolist(), ends[at + 1].tolist(), strict=True)]
+    def pairs(self, rows: Integers) -> list[tuple[str, str]]:
+        """Return both strings of each of `rows`; the second is a JSON object: of two bytes, it can only be empty."""
+        (_, ends), at, text = self._arrays, 2 * rows, self._text
+        a, b, c = ends[at].tolist(), ends[at + 1].tolist(), ends[at + 2].tolist()
+        return [
+            (text[i:j].tobytes().decode(), "{}" if k - j == 2 else text[j:k].tobytes().decode())
+            for i, j, k in zip(a, b, c, strict=True)
+        ]
 
     def packed(self) -> tuple[Bytes, Integers]:
         """Return bytes and ends, of both strings of each row."""
         return self._arrays
-
-
-def taken(strings: Sequence[str], rows: Integers) -> list[str]:
-    """Return the strings of `rows`, from a list or packed."""
-    return strings.take(rows) if isinstance(strings, Packed) else [strings[row] for row in rows.tolist()]

@@ -18,7 +18,7 @@ from lifelong.gallery import indexes
 from lifelong.gallery.base import Hit, Payload
 from lifelong.gallery.indexes import Integers, Mask, Quick
 from lifelong.gallery.inputs import Condition, Doubles, Floats, Token, token
-from lifelong.gallery.packed import taken
+from lifelong.gallery.packed import Packed
 
 GATHER = 5000  # with no more allowed rows than this, picking them out beats scanning past the others
 SPARE = 1024  # with no more barred rows than this, asking for as many more beats a selector (which bars BLAS)
@@ -59,6 +59,7 @@ class Part:
         name: Of the segment; empty for a part in memory.
         values: N payloads as dicts, None until somebody asked; kept for the newest rows only. May be longer.
         columns: The rows of each value of a payload key, of keys that somebody asked for.
+        spread: The rows of some of the spaces, where somebody asked for those and there are others.
     """
 
     vectors: Floats
@@ -73,6 +74,7 @@ class Part:
     name: str = ""
     values: list[Payload | None] | None = None
     columns: dict[str, dict[Token, Integers]] = field(default_factory=dict)
+    spread: dict[frozenset[int], Mask] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.seqs)
@@ -109,33 +111,47 @@ class Part:
 
     def hits(self, rows: Integers, scores: Floats, names: Sequence[str]) -> list[Hit]:
         """Return what is handed out of rows `[N]` with their scores `[N]`; `names` are the spaces', by number."""
-        ids, texts = taken(self.ids, rows), taken(self.texts, rows)
-        several = zip(ids, scores.tolist(), self.codes[rows].tolist(), texts, strict=True)
+        if isinstance(self.ids, Packed):
+            pairs = self.ids.pairs(rows)
+        else:
+            pairs = [(self.ids[row], self.texts[row]) for row in rows.tolist()]
+        several = zip(pairs, scores.tolist(), self.codes[rows].tolist(), strict=True)
         return [
             Hit(name, score, names[code], {} if text == "{}" else json.loads(text))
-            for name, score, code, text in several
+            for (name, text), score, code in several
         ]
 
-    def allowed(self, readable: Mask, condition: Condition) -> Mask | None:
-        """Return which rows `[N]` may be found, None for all.
-
-        Args:
-            readable: By number of the space, whether it may be read.
-            condition: Payload values to be matched.
-        """
+    def allowed(self, readable: frozenset[int], condition: Condition) -> Mask | None:
+        """Return which rows `[N]` may be found, None for all: of spaces that are `readable`, that meet `condition`."""
         masks = [self.alive] if self.dead else []
-        if not all(readable[code] for code in self.present):
-            masks.append(readable[self.codes])
+        if (mine := self.among(readable)) is not None:
+            masks.append(mine)
         masks += [self._matching(key, value) for key, value in condition]
         return np.logical_and.reduce(masks) if len(masks) > 1 else masks[0] if masks else None
 
-    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
-        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
-        barred = 0 if mask is None else len(self) - int(np.count_nonzero(mask))
-        left = len(self) - barred
+    def among(self, codes: frozenset[int]) -> Mask | None:
+        """Return which rows `[N]` are of the spaces of those numbers, None for all; kept."""
+        here = self.present & codes
+        if here == self.present:
+            return None
+        if here not in self.spread:
+            self.spread[here] = np.isin(self.codes, list(here))
+        return self.spread[here]
+
+    def count(self, mask: Mask | None) -> int:
+        """Return how many rows a mask allows."""
+        return len(self) if mask is None else int(np.count_nonzero(mask))
+
+    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False, scored: bool = True) -> Top:
+        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`.
+
+        Unless `scored`, rows that an index found all score 0: their exact scores are taken anyway.
+        """
+        left = self.count(mask)
+        barred = len(self) - left
         if self.values is not None or (barred > SPARE and left <= GATHER):
             return self._gathered(queries, k + SLACK, mask)
-        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask)):
+        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask, scored)):
             return found
         k += SLACK
         if mask is not None and barred > SPARE:
@@ -153,14 +169,14 @@ class Part:
         found = self.vectors @ query >= score
         return np.flatnonzero(found if mask is None else found & mask)
 
-    def exact(self, rows: Integers, queries: Doubles) -> Floats:
-        """Return the scores of row `rows[i]` against unit query `queries[i]`, in float64 and then rounded.
+    def exact(self, rows: Integers, queries: Doubles, lengths: Doubles) -> Floats:
+        """Return the scores of row `rows[i]` against `queries[i]` of length `lengths[i]`, in float64 and then rounded.
 
         Equal vectors get equal scores wherever they lie: einsum adds each row up in the same order.
         """
         shared = min(self.width, queries.shape[1])
         mine = self.vectors[rows, :shared].astype(np.float64)
-        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared]))
+        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared])) / lengths
         rounded: Floats = score.clip(-1, 1).astype(np.float32)
         return rounded
 
@@ -178,14 +194,14 @@ class Part:
                 self.columns[key] = column
         return column
 
-    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None) -> Top | None:
-        """Return what the index finds, with exact scores; None if it found too few where it looked."""
+    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None, scored: bool) -> Top | None:
+        """Return what the index finds; None if it found too few where it looked."""
         assert self.quick
         chosen = None if mask is None else indexes.selector(mask)
         rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
         if rows[:, :k].min(initial=0) < 0:
             return None
-        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries)
+        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries) if scored else np.zeros(rows.shape, np.float32)
         return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
 
     def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:

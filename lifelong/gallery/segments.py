@@ -27,6 +27,7 @@ import numpy as np
 
 from lifelong.errors import ArtifactError
 from lifelong.gallery.indexes import Integers, Quick, kind_for
+from lifelong.gallery.inputs import Floats
 from lifelong.gallery.packed import Bytes, Packed
 from lifelong.gallery.parts import Part
 
@@ -64,9 +65,14 @@ def write(folder: Path, sources: Sequence[Part], names: Sequence[str], widths: S
     np.save(beside / "text.npy", text)
     facts = {"kind": kind, "spaces": [names[code] for code in present], "rows": shape[0], "width": shape[1]}
     if kind != "flat":
-        quick = Quick.built(kind, vectors.view(np.ndarray))
+        own = np.array([widths[code] for code in present])[places.reshape(-1)]
+        scales = _scales(vectors, own)
+        scaled: Floats = vectors.view(np.ndarray)
+        if scales:
+            scaled = scaled * np.array([scales[int(width)] for width in own], np.float32)[:, None]
+        quick = Quick.built(kind, scaled)
         quick.write(beside / INDEX)
-        facts |= {"effort": quick.effort, "recall": round(quick.recall, 4)}
+        facts |= {"effort": quick.effort, "recall": round(quick.recall, 4), "scales": scales}
     facts["files"] = {path.name: _fingerprint(path) for path in sorted(beside.iterdir())}
     beside.rename(folder)
     return facts
@@ -91,7 +97,8 @@ def read(folder: Path, facts: Any, codes: Sequence[int], *, verify: bool = True)
     try:
         vectors, rows, ends, text = (_mapped(folder / f"{name}.npy") for name in ARRAYS)
         if facts["kind"] != "flat":
-            quick = Quick.read(folder / INDEX, facts["kind"], facts["effort"], facts["recall"])
+            scales = {int(width): scale for width, scale in facts.get("scales", {}).items()}
+            quick = Quick.read(folder / INDEX, facts["kind"], facts["effort"], facts["recall"], scales)
     except (OSError, RuntimeError, ValueError) as error:  # gone since it was checked, or no memory to map it
         raise ArtifactError(f"segment {folder} cannot be mapped: {str(error).splitlines()[0]}") from error
     own = rows[1] if list(codes) == list(range(len(codes))) else np.array(codes)[rows[1]]
@@ -138,6 +145,20 @@ def _fill(vectors: Any, sources: Sequence[Part], rows: Sequence[Integers], place
             shared = min(width, part.width)  # what a mixed part has beyond the widest living row is zeros
             vectors[targets, :shared] = part.vectors[few, :shared]
         start += len(some)
+
+
+def _scales(vectors: Any, widths: Integers) -> dict[int, float]:  # noqa: ANN401
+    """Return what rows of each width are multiplied by in an index, so that its order suits an average query.
+
+    A row is scored by the cosine with the query's first coordinates, an index knows products with all of it: the
+    scale makes up for how much shorter these coordinates are than the whole. The widest rows stand for queries.
+    """
+    every = [int(width) for width in np.unique(widths)]
+    if len(every) < 2:
+        return {}
+    sample = vectors[np.flatnonzero(widths == every[-1])[:COPIED]]
+    lengths = [float(np.linalg.norm(sample[:, :width], axis=1).mean()) for width in every]
+    return {width: 1 / max(length, 0.01) for width, length in zip(every, lengths, strict=True)}
 
 
 def _texts(sources: Sequence[Part], rows: Sequence[Integers], order: Integers) -> tuple[Bytes, Integers]:

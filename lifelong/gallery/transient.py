@@ -72,6 +72,15 @@ class MemoryGallery:
                 self._view = self._memory.view()
             return self._memory.sequence
 
+    def renew(self, rows: Sequence[Row], vectors: Vectors, space: Space) -> int:
+        """Store new vectors for those of `rows` that are still as they were read; see `Gallery.renew`."""
+        names, array, _ = inputs.renewed(rows, vectors, space)
+        with self._mutex:
+            self._open()
+            same = [i for i, row in enumerate(rows) if row.id in self._rows and self._rows[row.id][0] == row.seq]
+            self.add([names[i] for i in same], array[same], space, [rows[i].payload for i in same])
+            return len(same)
+
     def remove(self, ids: Sequence[str | int]) -> int:
         """Remove rows and return how many of them were there."""
         wanted = dict.fromkeys(inputs.names(ids))

@@ -11,8 +11,9 @@ import numpy as np
 
 from lifelong.errors import SpaceError
 from lifelong.gallery import inputs
+from lifelong.gallery.asked import AllWidths, Asked, Band, OneWidth
 from lifelong.gallery.base import Hit, Stats, Vectors, Where
-from lifelong.gallery.indexes import Integers, Mask
+from lifelong.gallery.indexes import Integers, Mask, kth
 from lifelong.gallery.inputs import Condition, Doubles, Floats
 from lifelong.gallery.parts import Part
 from lifelong.types import Space
@@ -21,8 +22,7 @@ BLOCK = 256  # queries scored together, fewer where each wants so many hits that
 PAIRS = 2**22  # pairs of query and row in memory
 ROUNDING = 2.0**-24
 LEAST = -2.0  # less than any cosine, more than where there is no row
-Allowed = tuple[Part, Mask | None]
-Searched = tuple[Part, Mask | None, Floats]  # a part, its allowed rows, the queries at its width
+Allowed = tuple[Part, Mask | None, list[Band]]  # a part, its rows, and those of each width
 
 
 @final
@@ -70,30 +70,54 @@ class FrozenView:
                 f"space {space.id!r} is stored with dim={self.widths[space.id]}, got dim={space.dim}; "
                 "give another model another space id"
             )
-        unit = inputs.unit(inputs.vectors(queries, space, "queries"))
+        unit = inputs.queries(queries, space)
         wanted = inputs.page(k, offset)
-        parts = self._searched(space.reads, inputs.condition(where))
+        parts = list(self._searched(space, inputs.condition(where)))
         hits: list[list[Hit]] = []
         block = min(BLOCK, PAIRS // min(wanted.stop, PAIRS, 1 + sum(self.rows.values())))
         for start in range(0, len(unit), block):
             hits += self._best(unit[start : start + block], wanted, parts, exact)
         return hits
 
-    def _searched(self, reads: frozenset[str], condition: Condition) -> list[Allowed]:
-        readable = np.array([name in reads for name in self.names], bool)
-        parts = [(part, part.allowed(readable, condition)) for part in self.parts]
-        return [(part, mask) for part, mask in parts if mask is None or mask.any()]
+    def _searched(self, space: Space, condition: Condition) -> Iterator[Allowed]:
+        """Yield each part with the rows that may be found, and those of each width, which has queries of its own."""
+        readable = frozenset(code for code, name in enumerate(self.names) if name in space.reads)
+        widths = self._widths()
+        for part in self.parts:
+            mask, bands = part.allowed(readable, condition), []
+            for width in sorted({int(widths[code]) for code in part.present & readable}):
+                mine = part.among(frozenset(np.flatnonzero(widths == width).tolist()))
+                both = mask if mine is None else mine if mask is None else mask & mine
+                if both is None or both.any():
+                    bands.append((width, both))
+            if bands:
+                yield part, mask, bands
+
+    def _widths(self) -> Integers:
+        return np.array([self.widths[name] for name in self.names], np.int64)
+
+    def _asked(self, unit: Doubles, parts: list[Allowed]) -> Iterator[Asked]:
+        """Yield what unit queries `[N, D]` ask the parts for."""
+        for part, mask, bands in parts:
+            if len(bands) > 1 and part.quick and part.quick.scales and bands[-1][0] <= unit.shape[1]:
+                yield AllWidths.of(part, mask, unit, bands, self._widths())
+            else:
+                yield from (OneWidth.of(part, rows, unit, min(width, unit.shape[1])) for width, rows in bands)
 
     def _best(self, unit: Doubles, wanted: slice, parts: list[Allowed], exact: bool) -> list[list[Hit]]:
         """Return the hits of unit queries `[N, D]`: rough scores choose candidates, exact ones rank them."""
         if not parts:
             return [[] for _ in unit]
-        searched = [(part, mask, _at_width(unit, part.width)) for part, mask in parts]
+        searched = list(self._asked(unit, parts))
+        if len(searched) == 1 and isinstance(searched[0], OneWidth):
+            alone = self._alone(searched[0], wanted, exact)
+            if alone is not None:
+                return alone
         found = _candidates(searched, wanted.stop, exact)
         query, row = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         which = np.repeat(np.arange(len(found)), [len(rows) for _, rows in found])
-        score = np.concatenate([part.exact(r, unit[q]) for (part, *_), (q, r) in zip(searched, found, strict=True)])
-        seq = np.concatenate([part.seqs[r] for (part, *_), (_, r) in zip(searched, found, strict=True)])
+        score = np.concatenate([asked.exact(r, q) for asked, (q, r) in zip(searched, found, strict=True)])
+        seq = np.concatenate([asked.part.seqs[r] for asked, (_, r) in zip(searched, found, strict=True)])
         order = np.lexsort((seq, -score, query))
         edges = np.searchsorted(query[order], np.arange(len(unit) + 1)).tolist()
         chosen = [order[a:b][wanted] for a, b in pairwise(edges)]
@@ -101,18 +125,37 @@ class FrozenView:
         hits = self._hits(searched, which[best], row[best], score[best])
         return [list(islice(hits, len(some))) for some in chosen]
 
-    def _hits(self, searched: list[Searched], which: Integers, row: Integers, score: Floats) -> Iterator[Hit]:
+    def _alone(self, asked: OneWidth, wanted: slice, exact: bool) -> list[list[Hit]] | None:
+        """Return what `_best` does for a single part, in fewer steps; None where that needs a second look."""
+        part = asked.part
+        top = part.top(asked.fitted, wanted.stop, asked.mask, exact=exact, scored=False)
+        count, fetched = top.rows.shape
+        if fetched < wanted.stop or top.scores.min(initial=0) < LEAST:  # fewer rows than wanted
+            return None
+        rows = top.rows.reshape(-1)
+        score = asked.exact(rows, np.repeat(np.arange(count), fetched)).reshape(count, fetched)
+        order = np.lexsort((part.seqs[top.rows], -score))[:, wanted]
+        first = np.arange(0, len(rows), fetched)
+        last = score.reshape(-1)[first + order[:, -1]]
+        if (top.floor >= last - 2 * _error(part.width)).any():  # a row that was left out may belong here
+            return None
+        best = (order + first[:, None]).reshape(-1)
+        hits = part.hits(rows[best], score.reshape(-1)[best], self.names)
+        size = order.shape[1]
+        return [hits[start : start + size] for start in range(0, len(hits), size)]
+
+    def _hits(self, searched: list[Asked], which: Integers, row: Integers, score: Floats) -> Iterator[Hit]:
         """Yield the hit of each row: part by part, for that is faster, but in the order of the rows."""
         if len(searched) == 1:
-            return iter(searched[0][0].hits(row, score, self.names))
+            return iter(searched[0].part.hits(row, score, self.names))
         placed = np.empty(len(row), object)
-        for at, (part, *_) in enumerate(searched):
+        for at, asked in enumerate(searched):
             mine = np.flatnonzero(which == at)
-            placed[mine] = part.hits(row[mine], score[mine], self.names)
+            placed[mine] = asked.part.hits(row[mine], score[mine], self.names)
         return iter(placed.tolist())
 
 
-def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Integers, Integers]]:
+def _candidates(searched: list[Asked], k: int, exact: bool) -> list[tuple[Integers, Integers]]:
     """Return for each part pairs (query, row) that hold every row which may be among the `k` best, ties included.
 
     A float32 product is off by at most `error`. So the k-th best row scores at least `kth - error` exactly, and a
@@ -120,31 +163,21 @@ def _candidates(searched: list[Searched], k: int, exact: bool) -> list[tuple[Int
     left such a row out (equal vectors, mostly), and the part is scanned for all of them. A part with an index that
     may miss a few says that its list is complete.
     """
-    tops = [part.top(queries, k, mask, exact=exact) for part, mask, queries in searched]
-    error = (max(part.width for part, *_ in searched) + 8) * ROUNDING
-    cut = _kth(np.concatenate([top.scores for top in tops], axis=1), k) - 2 * error
+    tops = [asked.top(k, exact=exact) for asked in searched]
+    error = max(_error(asked.part.width) * asked.stretch for asked in searched)
+    cut = kth(np.concatenate([top.scores for top in tops], axis=1), k) - 2 * error
     found = []
-    for (part, mask, queries), top in zip(searched, tops, strict=True):
+    for asked, top in zip(searched, tops, strict=True):
         short = top.floor >= np.maximum(cut, LEAST)
         query, column = np.nonzero(top.scores >= np.where(short, np.inf, np.maximum(cut, LEAST))[:, None])
         pairs = [(query, top.rows[query, column])]
         for q in np.flatnonzero(short) if short.any() else ():
-            more = part.above(queries[q], float(cut[q]), mask)
+            more = asked.above(int(q), float(cut[q]))
             pairs.append((np.full(len(more), q), more))
         found.append((np.concatenate([q for q, _ in pairs]), np.concatenate([r for _, r in pairs])))
     return found
 
 
-def _kth(scores: Floats, k: int) -> Doubles:
-    """Return the k-th largest score of each row of `[N, F]`, -inf if there are fewer."""
-    if scores.shape[1] < k:
-        return np.full(len(scores), -np.inf)
-    return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k].astype(np.float64)
-
-
-def _at_width(unit: Doubles, width: int) -> Floats:
-    """Return `[N, D]` as float32 `[N, width]`: cut, or padded with zeros."""
-    fitted = np.zeros((len(unit), width), np.float32)
-    shared = min(width, unit.shape[1])
-    fitted[:, :shared] = unit[:, :shared]
-    return fitted
+def _error(width: int) -> float:
+    """Return by how much a float32 product of two unit vectors may be off."""
+    return (width + 8) * ROUNDING

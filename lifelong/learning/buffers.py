@@ -81,22 +81,19 @@ class Reservoir:
 
     def add(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Offer `batch` to the memory; return the rows it took, and which of its samples are there now."""
-        count = len(batch)
-        position = torch.arange(self.seen, self.seen + count)
-        free = max(0, min(self.store.capacity - self.seen, count))
-        slots = position.clone()
+        count, capacity = len(batch), self.store.capacity
+        free = max(0, min(capacity - self.seen, count))
+        taken = {self.seen + i: i for i in range(free)}  # row -> sample
         if count > free:  # a late sample i takes a uniform slot of 0..i, and is dropped if that is no row
             draw = torch.rand(count - free, generator=self.random, dtype=torch.float64)
-            slots[free:] = (draw * (position[free:] + 1)).long()
+            slots = (draw * torch.arange(self.seen + free + 1, self.seen + count + 1)).long()
+            kept = (slots < capacity).nonzero().flatten()
+            taken |= zip(slots[kept].tolist(), (kept + free).tolist(), strict=True)  # the last writer of a slot wins
         self.seen += count
-        kept = slots < self.store.capacity
-        rows = torch.arange(count)[kept]
-        slots = slots[kept]
-        last = {slot: i for i, slot in enumerate(slots.tolist())}  # the last writer of a slot wins
-        keep = torch.tensor(list(last.values()), dtype=torch.int64)
-        if len(keep):
-            self.store.write(slots[keep], batch.take(rows[keep].to(batch.y.device)))
-        return slots[keep], rows[keep]
+        slots, rows = (torch.tensor(list(one), dtype=torch.int64) for one in (taken, taken.values()))
+        if taken:
+            self.store.write(slots, batch if free == count else batch.take(rows.to(batch.y.device)))
+        return slots, rows
 
     def draw(self, count: int) -> Batch:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Self, final
 
 import safetensors.torch
 from safetensors import SafetensorError
@@ -46,12 +47,47 @@ class Checkpoints:
         self.folder, self.keep = Path(folder), keep
         self.folder.mkdir(parents=True, exist_ok=True)
         files.sweep(self.folder)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._running: Future[int] | None = None
 
     def commit(self, state: State) -> int:
         """Write `state` (nested dicts and lists of tensors and plain values); return its number."""
+        self.wait()
+        return self._write(*pack(state, copy=False))
+
+    def start(self, state: State) -> None:
+        """Write `state` in a thread while the caller goes on; `wait` says what came of it.
+
+        Args:
+            state: Not to be changed any more; what a `state()` of ours gives is a copy, and stays as it is.
+
+        Raises:
+            OSError: The commit before this one could not be written; nothing was started.
+        """
+        self.wait()
+        self._running = self._writer.submit(self._write, *pack(state, copy=False))
+
+    def wait(self) -> None:
+        """Wait for the commit that was started, if there is one.
+
+        Raises:
+            OSError: It could not be written; the ones before it are there.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        """Return the commits."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the thread, and with it the commit that is being written."""
+        self._writer.shutdown()
+
+    def _write(self, tensors: dict[str, Tensor], plain: Any) -> int:  # noqa: ANN401 - what was packed
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 1
-        tensors, plain = pack(state)
         data = safetensors.torch.save(tensors)
         body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data)}
         with files.scratch(self.folder) as aside:
@@ -102,7 +138,9 @@ class Checkpoints:
         if files.digest(data) != body["sha256"]:
             raise ArtifactError(f"{path / TENSORS} is altered: its sha256 is not the one in the manifest")
         try:
-            state = unpack(safetensors.torch.load(data), body["state"])
+            # Copies: what was read lies anywhere in memory, and sums may round otherwise where it is not aligned.
+            tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
+            state = unpack(tensors, body["state"])
         except (SafetensorError, KeyError) as error:
             raise ArtifactError(f"{path / TENSORS} does not hold what the manifest lists: {error}") from error
         assert isinstance(state, dict)
@@ -116,18 +154,27 @@ class Checkpoints:
         return self.folder / f"{number:08d}"
 
 
-def pack(state: State) -> tuple[dict[str, Tensor], Any]:
+def pack(state: State, copy: bool = True) -> tuple[dict[str, Tensor], Any]:
     """Return the tensors of a nested state by path, and the rest with a mark where each tensor was.
+
+    Args:
+        state: Nested dicts and lists of tensors and plain values.
+        copy: Of every tensor; else only of those that share memory with others, or are not contiguous on the CPU.
 
     Raises:
         DataError: A key is no string, or the mark itself. (A value that is neither a tensor nor plain is refused when
             the rest is written as JSON.)
     """
     tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()  # where the memory of those that were not copied begins
 
     def walk(value: object, path: str) -> object:
         if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().clone().contiguous()
+            mine = value.detach().cpu()
+            memory = mine.untyped_storage()
+            alone = memory.nbytes() == mine.nbytes and memory.data_ptr() not in seen
+            tensors[path] = mine if alone and mine.is_contiguous() and not copy else mine.clone().contiguous()
+            seen.add(memory.data_ptr())
             return {MARK: path}
         if isinstance(value, dict):
             if odd := [key for key in value if not isinstance(key, str) or key == MARK]:

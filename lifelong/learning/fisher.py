@@ -21,7 +21,7 @@ from lifelong.learning.outer import summed
 from lifelong.types import Batch, Output
 
 MODES = ("empirical", "expected")
-Value = Callable[[Output, Tensor], Tensor]  # of one sample: logits [C] and class index -> scalar
+Value = Callable[[Output, Tensor], Tensor]  # of N samples, each by itself: their outputs and class indices [N] -> [N]
 Importance = dict[str, Tensor]
 
 
@@ -43,10 +43,10 @@ def fisher(model: nn.Module, batch: Batch, mode: str = "empirical", *, size: int
         raise UnknownName.among("Fisher mode", mode, MODES)
 
     def observed(out: Output, y: Tensor) -> Tensor:
-        return -F.cross_entropy(out.logits, y)
+        return -F.cross_entropy(out.logits, y, reduction="none")
 
     def believed(out: Output, y: Tensor) -> Tensor:  # sqrt(p) scales the gradient, hence its square by p
-        log_p = -F.cross_entropy(out.logits, y)
+        log_p = -F.cross_entropy(out.logits, y, reduction="none")
         return log_p * (log_p.detach() / 2).exp()
 
     if mode == "empirical" or not len(batch):
@@ -68,7 +68,7 @@ def sensitivity(model: nn.Module, batch: Batch, *, size: int = 32) -> Importance
     """
 
     def square(out: Output, _: Tensor) -> Tensor:
-        return out.logits.masked_fill(out.logits.isneginf(), 0.0).square().sum()
+        return out.logits.masked_fill(out.logits.isneginf(), 0.0).square().sum(1)
 
     return mean_gradient(model, batch, square, torch.abs, size=size)
 
@@ -92,10 +92,10 @@ def mean_gradient(
 
     def one(w: Importance, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         out = functional_call(model, w, (x[None], task[None]))
-        return value(Output(out.features[0], answered(model, out.logits, task[None])[0]), y)
+        return value(Output(out.features, answered(model, out.logits, task[None])), y[None])[0]
 
     each = vmap(grad(one), in_dims=(None, 0, 0, 0))
-    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    total: Importance = {}
     training = model.training
     model.eval()
     for start in range(0, len(batch), size):
@@ -103,8 +103,7 @@ def mean_gradient(
         part = summed(model, rows, value, fold)
         if part is None:
             part = {name: fold(g).sum(0) for name, g in each(weights, rows.x, rows.y, rows.task).items()}
-        for name, folded in part.items():
-            total[name] += folded
+        total = {name: total[name] + folded for name, folded in part.items()} if total else part
     model.train(training)
     return {name: t / len(batch) for name, t in total.items()}
 

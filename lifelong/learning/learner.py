@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,22 +16,11 @@ from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
-from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
+from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
+from lifelong.learning.setting import Setting
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
 from lifelong.types import Batch, Experience, Output
-
-
-class Setting(Protocol):
-    """What a scenario says about itself, so that a strategy that needs more is refused early."""
-
-    @property
-    def kind(self) -> str:
-        """One of `class-il`, `domain-il`, `task-il`, `data-il`, `online`."""
-
-    @property
-    def provides(self) -> Collection[str]:
-        """Facts among `boundaries`, `task_id`, `known_classes`, `epochs`."""
 
 
 @final
@@ -108,16 +97,32 @@ class Learner:
                 f"{'finish the one that is half learned' if at['open'] else 'experiences come in stream order'}"
             )
         if not at["open"]:
-            self._begin(experience)
+            self.begin(experience)
         passed = self.strategy.prepare(experience, self.labels)
         while at["epoch"] < (epochs if self._parameters else 1):
             self._epoch(passed, on_step)
+        self.end(experience)
+        if on_step:
+            on_step()
+
+    def begin(self, experience: Experience) -> None:
+        """Open an experience whose samples come by `step`, as `fit` does for one whose samples are all there."""
+        experience.register(self.labels)
+        if self.by_task:
+            known, new = self.tasks.get(experience.task, []), [self.labels.index(c) for c in experience.classes]
+            own = self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
+            self.model.allowed = allow(self.model.allowed, experience.task, own)
+        self._grow()
+        self.strategy.begin(self.model, experience)
+        self._rebuild()  # what trains may have changed, by the strategy or by hand
+        self.position["open"] = 1
+
+    def end(self, experience: Experience) -> None:
+        """Close the open experience: let the strategy consolidate."""
         self.strategy.end(self.model, experience)
         if type(self.strategy).end is not Strategy.end:
             self._rebuild()
-        at.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
-        if on_step:
-            on_step()
+        self.position.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
 
     def partial_fit(self, x: object, y: object, ids: object = None) -> Learner:
         """Learn from samples as they come: no experience, no boundary, new labels welcome.
@@ -150,12 +155,10 @@ class Learner:
         if len(self.labels) > self._room:
             self._grow()
         batch = batch.to(self.device) if self.device.type != "cpu" else batch
-        if self._parameters:
-            loss = self._descend(batch)
-        else:
+        loss = self._descend(batch) if self._parameters else 0.0
+        if not self._parameters:
             with torch.no_grad():
                 self.strategy.observe(self.model, batch, self.model(batch.x, batch.task))
-            loss = 0.0
         self.counters["steps"] += 1
         self.counters["samples"] += len(batch)
         return loss
@@ -232,17 +235,6 @@ class Learner:
         self.model.generator.set_state(state["random"]["model"])
         self.counters, self.position = dict(state["counters"]), dict(state["position"])
 
-    def _begin(self, experience: Experience) -> None:
-        experience.register(self.labels)
-        if self.by_task:
-            known, new = self.tasks.get(experience.task, []), [self.labels.index(c) for c in experience.classes]
-            own = self.tasks[experience.task] = [*known, *(c for c in new if c not in known)]
-            self.model.allowed = allow(self.model.allowed, experience.task, own)
-        self._grow()
-        self.strategy.begin(self.model, experience)
-        self._rebuild()  # what trains may have changed, by the strategy or by hand
-        self.position["open"] = 1
-
     def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
         at = self.position
         if at["batch"]:
@@ -279,14 +271,16 @@ class Learner:
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None
         loss.backward()
+        if strategy.by_gradient:
+            strategy.step_rate = straight(self._optimizer)
         strategy.project(model)
-        before = {n: p.detach().clone() for n, p in self._parameters.items()} if strategy.keeps_delta else {}
+        keeps = strategy.keeps_delta and strategy.step_rate is None
+        before = {n: p.detach().clone() for n, p in self._parameters.items()} if keeps else {}
         self._optimizer.step()
-        if strategy.keeps_delta:
+        if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
-        new = out if mixed is batch else out[: len(batch)]
-        strategy.observe(model, batch, new)
+        strategy.observe(model, batch, out if mixed is batch else out[: len(batch)])
         return value
 
     def _check(self, x: Tensor) -> None:

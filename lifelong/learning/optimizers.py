@@ -44,6 +44,14 @@ class Optim:
         return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
 
+def straight(optimizer: torch.optim.Optimizer) -> float | None:
+    """Return r if the next step is w - r * gradient for each parameter, None if it is anything else."""
+    group = optimizer.param_groups[0]
+    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) > 1:
+        return None
+    return None if group["momentum"] or group["weight_decay"] or group["maximize"] else float(group["lr"])
+
+
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that train, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

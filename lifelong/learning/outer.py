@@ -14,10 +14,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import vmap
 
 from lifelong.learning.inputs import answered
-from lifelong.learning.optimizers import trained
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Output
 
@@ -32,20 +30,21 @@ def summed(
     Args:
         model: Looks at each sample by itself (no batch statistics).
         rows: N samples on the model's device.
-        value: Of one sample: its output and class index -> scalar.
+        value: Of N samples, each by itself: their outputs and class indices -> `[N]`.
         fold: One of `FOLDS`.
 
     Returns:
         None if that cannot be had this way: weights elsewhere than in linear layers, or a layer that did not
         see each sample once.
     """
-    weights = trained(model)
-    parts = {name.rpartition(".")[0] for name in weights}
-    layers = {name: m for name, m in model.named_modules() if name in parts}
-    linear = {name: m for name, m in layers.items() if isinstance(m, nn.Linear | LinearHead)}
-    mine = {f"{name}.{part}" for name, m in linear.items() for part, _ in m.named_parameters(recurse=False)}
-    every = {name for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
-    if fold not in FOLDS or not mine == every == set(weights):  # a weight under two names is used twice
+    every = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
+    layers = {name: model.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in every)}
+    if fold not in FOLDS or not all(isinstance(m, nn.Linear | LinearHead) for m in layers.values()):
+        return None
+    mine = {
+        f"{name}.{part}" for name, m in layers.items() for part in ("weight", "bias") if getattr(m, part) is not None
+    }
+    if mine != every.keys() or len(set(map(id, every.values()))) < len(every):  # under two names it is used twice
         return None
     seen: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
@@ -57,7 +56,7 @@ def summed(
         with torch.enable_grad():
             out = model(rows.x, rows.task)
             logits = answered(model, out.logits, rows.task)
-            total = vmap(lambda z, said, y: value(Output(z, said), y))(out.features, logits, rows.y).sum()
+            total = value(Output(out.features, logits), rows.y).sum()
     finally:
         for hook in hooks:
             hook.remove()
@@ -69,4 +68,4 @@ def summed(
         folded = fold(slope)
         found[f"{name}.weight"] = folded.T @ fold(given)
         found[f"{name}.bias"] = folded.sum(0)
-    return {name: found[name] for name in weights}
+    return {name: found[name] for name in every}

@@ -29,15 +29,21 @@ class Quadratic:
     def __init__(self) -> None:
         self.stiffness: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
+        self._flat: tuple[Tensor, Tensor] | None = None  # both as one vector, made when they are needed
 
     def __bool__(self) -> bool:
         return bool(self.anchor)
 
     def energy(self, model: nn.Module) -> Tensor:
         """Return the sum for the weights that `model` has now."""
+        if self._flat is None:
+            every = (self.stiffness.values(), [self.anchor[name] for name in self.stiffness])
+            k, a = (torch.cat([t.flatten() for t in one]) for one in every)
+            self._flat = (k, a)
+        stiffness, anchor = self._flat
         weights = dict(model.named_parameters())
-        parts = [(k * (_head(weights[n], k) - self.anchor[n]).square()).sum() for n, k in self.stiffness.items()]
-        return torch.stack(parts).sum()
+        off = torch.cat([_head(weights[n], k).flatten() for n, k in self.stiffness.items()]) - anchor
+        return torch.dot(stiffness * off, off)
 
     def slope(self, name: str, value: Tensor) -> Tensor:
         """Return d energy / d w at the weight `name` of value `value`, zero where it has no anchor."""
@@ -56,13 +62,18 @@ class Quadratic:
             total = old + k
             self.anchor[name] = torch.where(total > 0, centre + (w - centre) * (k / total.clamp(min=1e-38)), w)
             self.stiffness[name] = total
+        self._flat = None
 
     def move(self, weights: Mapping[str, Tensor], stiffness: Mapping[str, Tensor], *, keep: float = 1.0) -> None:
         """Add stiffness and move every pull to `weights`: one anchor, where the last experience ended."""
         for name, k in stiffness.items():
             w = weights[name].detach()
-            old = padded(self.stiffness[name], torch.zeros_like(w)) * keep if name in self.stiffness else 0 * w
-            self.anchor[name], self.stiffness[name] = w.clone(), old + k  # a copy: an alias would follow the weight
+            old = self.stiffness.get(name)
+            if old is not None and old.shape != k.shape:
+                old = padded(old, torch.zeros_like(w))
+            self.stiffness[name] = k.clone() if old is None else torch.add(k, old, alpha=keep)
+            self.anchor[name] = w.clone()  # an alias would follow the weight
+        self._flat = None
 
     def state(self) -> State:
         """Return both tables (no call changes their tensors in place)."""
@@ -70,8 +81,8 @@ class Quadratic:
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.stiffness, self.anchor = dict(state["stiffness"]), dict(state["anchor"])
+        self.stiffness, self.anchor, self._flat = dict(state["stiffness"]), dict(state["anchor"]), None
 
 
 def _head(value: Tensor, like: Tensor) -> Tensor:
-    return value[tuple(slice(0, n) for n in like.shape)]
+    return value if value.shape == like.shape else value[tuple(slice(0, n) for n in like.shape)]

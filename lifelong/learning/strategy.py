@@ -68,6 +68,10 @@ class Strategy:
 
     needs: Needs = Needs()  # of the class, or of one instance where its arguments decide
     keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
+    by_gradient: ClassVar[bool] = False  # whether `project` alone will do where a step is a multiple of the gradient
+    step_rate: float | None = (
+        None  # that multiple; set by a learner before `project`, None if a step may be anything else
+    )
     reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why
@@ -101,7 +105,8 @@ class Strategy:
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Edit the parameters in place after the optimizer's step.
 
-        Called only if `keeps_delta` is set: `before` then holds copies of the trained parameters by name.
+        Called only if `keeps_delta` is set and `step_rate` is None: `before` then holds copies of the trained
+        parameters by name.
         """
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:

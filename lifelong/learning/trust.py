@@ -17,7 +17,8 @@ from lifelong.learning.strategy import State
 from lifelong.models import Classifier
 from lifelong.models.layers import gradient, layers
 from lifelong.models.products import follow
-from lifelong.models.scaling import Record, Scaling
+from lifelong.models.records import Record
+from lifelong.models.scaling import Scaling
 from lifelong.types import Batch, Experience
 
 
@@ -104,6 +105,34 @@ class Trust:
         found, self.seen = {name: g / self.looks for name, g in self.seen.items()}, {}
         return found
 
+    def now(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return the gradients `[O, I]` of a step by layer, with what comes through scales of free columns."""
+        found = gradients_now(model, self.outputs)
+        for name, g in found.items():
+            record = self.scaling.records[name]
+            if record.felt.through is not None:
+                g += record.felt.through[: len(g)] @ record.memory.T
+        return found
+
+    def correct(self, model: nn.Module, rate: float | None, pulls: Mapping[str, Tensor] | None = None) -> None:
+        """Finish the gradients of a step, before it is taken.
+
+        Args:
+            model: After a backward pass.
+            rate: What the step multiplies them with: then no old input will feel it. None leaves that to `hold`.
+            pulls: Gradients to add along a layer's memory `[O, K]`, by layer.
+        """
+        if not self.finished:
+            return
+        for name, layer in self.scaling.layers(model).items():
+            record = self.scaling.records[name]
+            if record.outputs:
+                record.correct(layer, rate, (pulls or {}).get(name))
+        if rate is not None:
+            self.others = others(model) if self.others is None else self.others
+            for p in self.others.values():
+                p.grad = None
+
     def hold(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Take out of a step what old inputs would feel; `before` holds the parameters before it by name."""
         if self.finished:
@@ -122,6 +151,7 @@ class Trust:
 
     def end(self, model: nn.Module) -> None:
         """Give the finished task its own basis in each layer, and its scales."""
+        self.hold(model, {})  # what rounding errors have added up to
         seen = grams(model, self.sample.store.all) if len(self.sample) else {}
         self.scaling.close(self.task)
         for place, (name, layer) in enumerate(layers(model).items()):

@@ -99,8 +99,8 @@ class SimplexHead(nn.Module):
 
     @property
     def family(self) -> str:
-        """Name of the stationary geometry."""
-        return f"simplex-k{self.classes}"
+        """Name of the stationary geometry: K, and from which end labels take vertices."""
+        return f"simplex-k{self.classes}" + ("-down" if self.downwards else "")
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this head."""

@@ -10,59 +10,27 @@ Source: Lin et al. 2022, "TRGP: Trust Region Gradient Projection for Continual L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.hooks import RemovableHandle
 
 from lifelong.models.layers import Layer, layers, matrix, parts, width
-from lifelong.models.products import Along, follow, hold, scaled_now
+from lifelong.models.products import follow
+from lifelong.models.rails import Along, Felt, Rail, answer_now, cheaper, scaled_now
+from lifelong.models.records import Record
 from lifelong.types import Output
 
 State = dict[str, Any]
+PARTS = ("weight", "bias")
 
 
 def scaled(weight_OI: Tensor, basis_IK: Tensor, offset_KK: Tensor) -> Tensor:
     """Return W B (Q - I) B' `[O, I]`: what scaling by Q along B adds to W. `offset_KK` is Q - I."""
     return ((weight_OI @ basis_IK) @ offset_KK) @ basis_IK.T
-
-
-@final
-@dataclass(slots=True)
-class Record:
-    """What one layer knows of the tasks that are finished, by task id.
-
-    Args:
-        memory: Orthonormal columns `[I, K]`.
-        own: Which of them are a task's own basis, `[k]` int32.
-        related: Along the bases of which older tasks a task's weights are scaled.
-        offsets: Q - I `[k, k]` for each of these.
-        held: [W | b] M `[O, K]`, where training holds the shared weights along the memory.
-        outputs: Rows of W, from the first, that are held; later ones (columns of new classes) are free.
-        free: Which columns of the memory are free all the same `[K]` bool; None is none.
-        units: 1 / |W B|, at most 1, of each task that the running task is related to: while it is trained, Q - I counts
-            in these, so that a step along Q moves the answers as far as a step of W does, not |W B| squared times.
-    """
-
-    memory: Tensor
-    own: dict[int, Tensor] = field(default_factory=dict)
-    related: dict[int, list[int]] = field(default_factory=dict)
-    offsets: dict[int, list[Tensor]] = field(default_factory=dict)
-    held: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    outputs: int = 0
-    free: Tensor | None = None
-    units: list[float] = field(default_factory=list)
-
-    def basis(self, task: int) -> Tensor:
-        """Return the own basis `[I, k]` of a finished task."""
-        return self.memory[:, self.own[task].to(self.memory.device).long()]
-
-    def keep(self, layer: Layer) -> None:
-        """Put the layer back to where it was along the memory, as far as it is not free."""
-        self.held = follow(layer, self.memory, self.held)
-        hold(layer, self.memory, self.held, self.outputs, self.free)
 
 
 @final
@@ -83,6 +51,8 @@ class Scaling(nn.Module):
         self.records = {n: Record(m.weight.detach().new_zeros(width(m), 0)) for n, m in layers(model).items()}
         self.along: dict[str, Along] = {}  # what the running task scales, by layer; made when it is needed
         self.named: dict[str, Layer] = {}  # the layers, while a task runs; likewise
+        self.hooks: list[RemovableHandle] = []  # on the linear ones of them
+        self.running: dict[str, tuple[Rail, Tensor]] = {}  # while a batch of the running task is in the model
 
     @property
     def live(self) -> dict[str, nn.Parameter]:
@@ -131,9 +101,10 @@ class Scaling(nn.Module):
 
     def forward(self, model: nn.Module, x: Tensor, task: Tensor) -> Output:
         """Return what `model` says of inputs `[N, ...]`, each under its own task `[N]`."""
+        first = int(task[0])
+        if bool((task == first).all()):
+            return self._under(model, x, first, alone=True)
         tasks = task.unique().tolist()
-        if len(tasks) == 1:
-            return self._under(model, x, tasks[0])
         rows = [(task == t).nonzero().flatten() for t in tasks]
         said = [self._under(model, x[own], t) for own, t in zip(rows, tasks, strict=True)]
         back = torch.cat(rows).argsort()
@@ -176,30 +147,60 @@ class Scaling(nn.Module):
             for name, saved in state["layers"].items()
         }
 
-    def _under(self, model: nn.Module, x: Tensor, task: int) -> Output:
-        own = self._trained(model, task) if self.training and self.live else self.weights(model, task)
+    def layers(self, model: nn.Module) -> dict[str, Layer]:
+        """Return the layers of `model` by name; looked for once per task, which in each step would be slow."""
+        if not self.named:
+            self.named = layers(model)
+            linear = {name: m for name, m in self.named.items() if not isinstance(m, nn.Conv2d)}
+            self.hooks = [m.register_forward_hook(partial(self._answer, name)) for name, m in linear.items()]
+        return self.named
+
+    def _under(self, model: nn.Module, x: Tensor, task: int, *, alone: bool = False) -> Output:
+        if self.training and self.live:
+            return self._trained(model, x, task, alone)
+        own = self.weights(model, task)
         said: Output = functional_call(model, own, (x,)) if own else model(x)
         return said
 
-    def layers(self, model: nn.Module) -> dict[str, Layer]:
-        """Return the layers of `model` by name; looked for once per task, which in each step would be slow."""
-        self.named = self.named or layers(model)
-        return self.named
+    def _trained(self, model: nn.Module, x: Tensor, task: int, alone: bool) -> Output:
+        """Answer for the task that is trained now; held coordinates count as constants.
 
-    def _trained(self, model: nn.Module, task: int) -> dict[str, Tensor]:
-        """Return the same as `weights`, for the task that is trained now; held coordinates count as constants."""
-        made: dict[str, Tensor] = {}
-        for name, layer in self.layers(model).items():
-            record, offsets = self.records[name], self.live.get(_key(name, task))
-            if offsets is not None and record.related.get(task):
-                record.held = follow(layer, record.memory, record.held)
-                if name not in self.along:
-                    self.along[name] = Along.of(
-                        record.memory, [record.own[t] for t in record.related[task]], record.units
-                    )
-                weight, bias = scaled_now(layer, offsets, record.held, self.along[name], record.outputs, record.free)
-                made |= {f"{name}.weight": weight} if bias is None else {f"{name}.weight": weight, f"{name}.bias": bias}
-        return made
+        Whichever is cheaper, a layer scales its weights or its answers to this batch.
+        """
+        swapped: list[tuple[dict[str, Any], str, Any]] = []
+        try:
+            for name, layer in self.layers(model).items():
+                felt = self.records[name].felt = Felt()
+                offsets = self._parameters.get(_key(name, task))
+                if offsets is None or not self.records[name].related.get(task):
+                    continue
+                rail = self._rail(name, layer, task, offsets)
+                if alone and cheaper(layer, len(x)):
+                    self.running[name] = (rail, offsets)
+                    continue
+                for part, t in zip(PARTS, scaled_now(layer, offsets, rail, felt if alone else None), strict=True):
+                    swapped.append((layer._parameters, part, layer._parameters[part]))  # as functional_call, but fast
+                    layer._parameters[part] = t  # type: ignore[assignment]
+            said: Output = model(x)
+        finally:
+            self.running = {}
+            for place, part, t in swapped:
+                place[part] = t
+        return said
+
+    def _rail(self, name: str, layer: Layer, task: int, offsets: Tensor) -> Rail:
+        record = self.records[name]
+        record.held = follow(layer, record.memory, record.held)
+        if name not in self.along:
+            bases = [record.own[t] for t in record.related[task]]
+            self.along[name] = Along.of(record.memory, bases, record.units, offsets.detach())
+        return Rail(record.memory, record.held, self.along[name], record.outputs, record.free)
+
+    def _answer(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        if name not in self.running:
+            return None
+        rail, offsets = self.running[name]
+        return answer_now(output, inputs[0], offsets, rail, self.records[name].felt)
 
     def _offsets(self, name: str, task: int) -> list[Tensor]:
         record = self.records[name]
@@ -213,7 +214,9 @@ class Scaling(nn.Module):
         ]
 
     def _clear(self) -> None:
-        self.along, self.named = {}, {}
+        for hook in self.hooks:
+            hook.remove()
+        self.along, self.named, self.hooks = {}, {}, []
         for key in self.live:
             delattr(self, key)
 

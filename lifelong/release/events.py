@@ -16,7 +16,7 @@ from lifelong.errors import ArtifactError, DataError, NotFound
 from lifelong.files import canonical_json, create_exclusive, parse_json, read_file
 from lifelong.release.report import Report
 
-KINDS = ("publish", "promote", "rollback", "refuse")
+KINDS = ("publish", "promote", "rollback", "refuse", "canary", "shadow", "stop")
 
 
 @final
@@ -26,7 +26,8 @@ class Event:
 
     Args:
         seq: Number of the event, from 1.
-        kind: `publish`, `promote`, `rollback` or `refuse`.
+        kind: `publish`, `promote`, `rollback` or `refuse`; `canary`, `shadow` or `stop` of a trial beside the live
+            version.
         version: The version it is about; None for a refusal (nothing was stored).
         previous: The version that was live before; None if none was.
         who: Program or person.
@@ -34,6 +35,7 @@ class Event:
         time: UTC, ISO 8601.
         report: The gate's, where there is one.
         pointer: The pointer's new `seq`, if this event moved it.
+        share: Of the requests that a canary answers or a shadow sees, 0..1.
     """
 
     seq: int
@@ -45,6 +47,7 @@ class Event:
     time: str
     report: Report | None = None
     pointer: int | None = None
+    share: float | None = None
 
 
 @final
@@ -130,5 +133,6 @@ def _sound(event: Event, seq: int) -> bool:
         event.seq == seq
         and event.kind in KINDS
         and all(n is None or (type(n) is int and n >= 1) for n in numbers)
+        and (event.share is None or isinstance(event.share, int | float))
         and all(isinstance(text, str) for text in (event.who, event.why, event.time))
     )

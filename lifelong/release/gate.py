@@ -11,13 +11,19 @@ Every update is judged by the same ordered checks on rows that nobody trained on
 7. `compatibility`: for each space that is read today, the candidate's queries find more in that version's gallery
    than that version's own queries do (`C[new, k] > C[k, k]`, strictly).
 
-A space that was not proven is not read: the returned snapshot says so. Nothing is ever re-embedded.
+A space that was not proven is not read: the returned snapshot says so. Nothing is ever re-embedded. Where both have the
+same family and width, the other direction is measured too: a version whose queries find more in the candidate's rows
+than in its own can read them after a rollback.
+
+The report names the candidate's level: `patch` (same space and labels), `minor` (reads every space that is read today)
+or `major` (does not, which is passed by choice only), and the health of its embedding on the held-out rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from dataclasses import replace
+from typing import final
 
 import torch
 from torch import Tensor
@@ -26,14 +32,16 @@ from lifelong.errors import ArtifactError, ConfigError, DataError, UnknownName
 from lifelong.models import Classifier, outputs
 from lifelong.release.accuracy import Answers, accuracy_checks
 from lifelong.release.compat import MEASURES, improves
+from lifelong.release.health import Health
 from lifelong.release.report import Check, Report
 from lifelong.release.screening import called, rebuilt, same_input, same_labels, skipped
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.spaces import Proof, probe_id, proof
 from lifelong.types import Batch
 
 __all__ = ["Check", "Gate", "Report"]
 
-Proof = dict[str, Any]
+BLOCK = 4096  # rows whose products are summed at once
 
 
 @final
@@ -78,11 +86,12 @@ class Gate:
         self._rows = held_out if gallery is None else Batch.cat([held_out, gallery])
         self._scored = torch.arange(len(self._rows)) < len(held_out)
         self._written = _alternate(held_out.y) if gallery is None else ~self._scored
+        self._probe = ""  # its hash, once somebody asks
 
     def judge(
         self, candidate: Snapshot, live: Snapshot | None, older: Sequence[Snapshot] = ()
     ) -> tuple[Snapshot, Report]:
-        """Return the candidate with exactly the spaces that it proved to read, and the report.
+        """Return the candidate with its level, its health and the spaces that it proved to read, and the report.
 
         Each snapshot embeds the held-out rows once.
 
@@ -102,14 +111,20 @@ class Gate:
             limits = self.max_accuracy_drop, self.max_forgetting
             checks += accuracy_checks(new, now, self._rows.y, self._scored, *limits)
         proofs: list[Proof] = []
+        readers: list[Proof] = []
         for space, old in _spaces_read(live, older).items():
             reader = now if now and old is live else self._answers(old) if old else None
-            check, proof = self._compatibility(space, new, reader, blocked)
+            check, found = self._compatibility(space, new, reader, blocked)
             checks.append(check)
-            proofs += [proof] if proof else []
+            proofs += found[:1]
+            readers += found[1:]
         if live is None:
             checks.append(Check("compatibility", True, "no older space to read"))
-        return candidate.with_proofs(proofs), Report(tuple(checks))
+        proven = candidate.with_proofs(proofs)
+        level, health = _level(proven, live), _health(new, now, self._rows.y >= 0)
+        metrics = {**candidate.metrics, **{f"embedding_{name}": value for name, value in health.items()}}
+        judged = replace(proven, level=level, read_by=tuple(readers), metrics=metrics)
+        return judged, Report(tuple(checks), level, health)
 
     def _answers(self, snapshot: Snapshot, model: Classifier | None = None) -> Answers:
         x, name = self._rows.x, called(snapshot)
@@ -126,23 +141,24 @@ class Gate:
 
     def _compatibility(
         self, space: str, new: Answers, old: Answers | None, blocked: str | None
-    ) -> tuple[Check, Proof | None]:
+    ) -> tuple[Check, list[Proof]]:
+        """Return the check, the proof that the candidate reads the space, and that its version reads the candidate."""
         if space == new.snapshot.space.id:
-            return Check("compatibility", True, f"the candidate writes into the same space {space}"), None
+            return Check("compatibility", True, f"the candidate writes into the same space {space}"), []
         why = _incomparable(new, old)
         if why is None and old is not None:
-            check, proof = self._measured(space, new, old)
+            check, proofs = self._measured(space, new, old)
         elif blocked:
-            return skipped("compatibility", blocked), None
+            return skipped("compatibility", blocked), []
         else:
-            check, proof = Check("compatibility", False, f"space {space} is not proven: {why}"), None
+            check, proofs = Check("compatibility", False, f"space {space} is not proven: {why}"), []
         if not check.passed and not self.compatible:
             detail = f"NOT READ ANY MORE (major release): {check.detail}"
-            return Check("compatibility", True, detail, check.value, check.limit), None
-        return check, proof
+            return Check("compatibility", True, detail, check.value, check.limit), []
+        return check, proofs
 
-    def _measured(self, space: str, new: Answers, old: Answers) -> tuple[Check, Proof | None]:
-        """Measure `C[new, k]` against `C[k, k]` on the classes that version k knows."""
+    def _measured(self, space: str, new: Answers, old: Answers) -> tuple[Check, list[Proof]]:
+        """Measure `C[new, k]`, and `C[k, new]`, against `C[k, k]` on the classes that version k knows."""
         assert new.said is not None
         assert old.said is not None
         known, y = self._known(old.snapshot), self._rows.y
@@ -150,18 +166,22 @@ class Gate:
         count, name = int(asked.sum()), called(old.snapshot)
         if not count or not written.any():
             detail = f"space {space} is not proven: no held-out queries or gallery rows of the classes of {name}"
-            return Check("compatibility", False, detail), None
-        cross, own = (
-            MEASURES[self.measure](said.features[asked], y[asked], old.said.features[written], y[written])
-            for said in (new.said, old.said)
+            return Check("compatibility", False, detail), []
+        cross, own, back = (
+            MEASURES[self.measure](q.features[asked], y[asked], g.features[written], y[written])
+            for q, g in ((new.said, old.said), (old.said, old.said), (old.said, new.said))
         )
         passed = improves(cross, own)
         detail = (
             f"space {space} of {name}: the candidate's queries reach {cross:.4f}, its own reach {own:.4f} "
             f"({self.measure}, {count} queries); {'proven' if passed else 'must be higher'}"
         )
-        proof = {"space": space, "cross": cross, "self": own, "measure": self.measure, "n": count}
-        return Check("compatibility", passed, detail, cross, own), proof if passed else None
+        self._probe = self._probe or probe_id(self._rows, self._scored, self._written)
+        about, theirs = (own, self.measure, count, self._probe), old.snapshot.space
+        proofs = [proof(theirs, cross, *about)] if passed else []
+        if passed and theirs.dim == new.snapshot.space.dim and improves(back, own):
+            proofs.append(proof(theirs, back, *about))
+        return Check("compatibility", passed, detail, cross, own), proofs
 
     def _known(self, snapshot: Snapshot) -> Tensor:
         return (self._rows.y >= 0) & (self._rows.y < len(snapshot.labels))
@@ -188,6 +208,23 @@ def _incomparable(new: Answers, old: Answers | None) -> str | None:
     if ours.labels[: len(theirs.labels)] != theirs.labels:
         return f"class indices of {called(theirs)} mean something else in the candidate"
     return new.why or old.why or None
+
+
+def _level(proven: Snapshot, live: Snapshot | None) -> str:
+    """Return what a candidate is beside the live version; a first version takes nothing away."""
+    if live is not None and proven.space.id == live.space.id and proven.labels == live.labels:
+        return "patch"
+    return "minor" if live is None or live.space.reads <= proven.space.reads else "major"
+
+
+def _health(new: Answers, now: Answers | None, counted: Tensor) -> dict[str, float]:
+    """Return the figures of the candidate's embedding, beside the live version's where both can be asked."""
+    if new.said is None or not counted.any():
+        return {}
+    health, before = Health(), now.said.features if now and now.said else None
+    for rows in counted.nonzero().flatten().split(BLOCK):
+        health.add(new.said.features[rows], None if before is None else before[rows])
+    return health.figures()
 
 
 def _alternate(y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lifelong.errors import ArtifactError, DataError, NotFound
 from lifelong.files import canonical_json, digest, parse_json, read_file
 
 FORMAT = "lifelong-snapshot"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 PROBE = "probe.safetensors"
@@ -23,7 +23,9 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "parent": (int, type(None)),
     "training": (dict,),
     "metrics": (dict,),
+    "level": (str, type(None)),
     "proofs": (list,),
+    "read_by": (list,),
     "files": (dict,),
     "format": (str,),
     "format_version": (int,),
@@ -79,7 +81,7 @@ def read_part(folder: Path, manifest: Mapping[str, Any], name: str) -> bytes:
 def content_id(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of what was learned: model, weights, labels, inputs and training position.
 
-    Left out is what depends on when it was judged: parent, metrics, proofs and readable spaces. A trainer that
+    Left out is what depends on when it was judged: parent, metrics, level, proofs and readable spaces. A trainer that
     was killed and repeats its last step makes the same content again, though its parent may be another now.
     """
     names = ("model", "labels", "input", "preprocessing", "training")

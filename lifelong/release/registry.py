@@ -14,6 +14,7 @@ read-only mount serves.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from lifelong.release.events import Event, lineage
 from lifelong.release.report import Report
 from lifelong.release.snapshot import Snapshot
 from lifelong.release.timeline import Pointer, Timeline
+from lifelong.release.versions import Versions
+from lifelong.types import Space
 
 __all__ = ["Event", "Pointer", "Registry"]
 
@@ -47,6 +50,7 @@ class Registry:
     def __init__(self, root: Path | str, *, create: bool = False) -> None:
         self.root = Path(root)
         self._versions, self._timeline = self.root / "versions", Timeline(self.root)
+        self._kept = Versions(self._versions)
         if create:
             for folder in (self._versions, self._timeline.log.folder):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -88,8 +92,8 @@ class Registry:
                 if version := self._same(folder):
                     self._timeline.resume(version, who, report, move=promote)
                 else:
-                    version = self._commit(folder)
-                    self._timeline.point("publish", version, who, report=report, move=promote)
+                    version = self._kept.commit(folder, self._told())
+                    self._timeline.point("publish", version, who, _why(snapshot), report, move=promote)
         return version
 
     def refuse(self, snapshot: Snapshot, report: Report, who: str = "trainer") -> None:
@@ -147,7 +151,7 @@ class Registry:
             NotFound: It names a version that is not there.
         """
         found = self._timeline.pointer()
-        if found is not None and not self._folder(found.version).is_dir():
+        if found is not None and not self._kept.folder(found.version).is_dir():
             raise NotFound(
                 f"{self._timeline.path} names version {found.version}, which is not there; {self._timeline.remedy()}"
             )
@@ -160,25 +164,37 @@ class Registry:
 
     def versions(self) -> list[int]:
         """Return all versions, oldest first."""
-        names = [path.name for path in self._versions.iterdir() if path.name.isdecimal()]
-        return sorted(int(name) for name in names if name == f"{int(name):06d}")
+        return self._kept.numbers()
 
     def load(self, version: int) -> Snapshot:
         """Return a version, verified; see `Snapshot.load`.
+
+        It reads the spaces of its manifest, and those of later versions that proved that it reads them.
 
         Raises:
             NotFound: There is no such version.
             ArtifactError: It is damaged.
         """
-        return replace(Snapshot.load(self._found(version)), version=version)
+        own = Snapshot.load(self._kept.found(version))
+        return replace(own.with_proofs([*own.proofs, *self._kept.proven_later(version, own.space)]), version=version)
+
+    def space(self, version: int) -> Space:
+        """Return the space of a version and what it reads by now, without its weights; raises like `manifest`."""
+        told = self.manifest(version)["space"]
+        own = Space(told["id"], told["dim"], frozenset(told["reads"]), told["family"])
+        return replace(own, reads=own.reads | {proof["space"] for proof in self._kept.proven_later(version, own)})
+
+    def breaks(self, version: int, since: int | None) -> bool:
+        """Return whether a major release lies on the way from `since` to `version`, it included."""
+        return self._kept.breaks(version, since)
 
     def manifest(self, version: int) -> dict[str, Any]:
         """Return the verified manifest of a version without reading its weights; raises like `load`."""
-        return manifests.read_manifest(self._found(version))
+        return self._kept.manifest(version)
 
     def report(self, version: int) -> Report | None:
         """Return what the gate said of a version, or None if it was published without; raises like `load`."""
-        path = self._found(version) / REPORT
+        path = self._kept.found(version) / REPORT
         try:
             return Report.from_dict(files.parse_json(files.read_file(path)))
         except NotFound:
@@ -204,16 +220,8 @@ class Registry:
         """
         return self._timeline.history()
 
-    def _folder(self, version: int) -> Path:
-        return self._versions / f"{version:06d}"
-
-    def _found(self, version: int) -> Path:
-        folder = self._folder(version)
-        if not folder.is_dir():
-            have = self.versions()
-            span = f"it has {len(have)}, from {have[0]} to {have[-1]}" if have else "it has none"
-            raise NotFound(f"there is no version {version} in {self.root}; {span}")
-        return folder
+    def _told(self) -> Iterator[int | None]:
+        return (event.version for event in self._timeline.log.newest_first() if event.kind == "publish")
 
     def _writable(self) -> None:
         if not os.access(self._versions, os.W_OK):
@@ -233,13 +241,6 @@ class Registry:
                 return newest
         return None
 
-    def _commit(self, folder: Path) -> int:
-        told = (event.version for event in self._timeline.log.newest_first() if event.kind == "publish")
-        version = max([next(told, None) or 0, *self.versions()]) + 1  # a number is never used twice
-        while True:
-            try:
-                files.commit_folder(folder, self._folder(version))
-            except FileExistsError:  # a writer that our lock does not reach
-                version += 1
-            else:
-                return version
+
+def _why(snapshot: Snapshot) -> str:
+    return "MAJOR: not every row that was read until now can be read from here on" if snapshot.level == "major" else ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
 from lifelong.errors import ArtifactError
 
 SKIPPED = "skipped: "
+LEVELS = ("patch", "minor", "major")
 
 
 @final
@@ -41,9 +42,18 @@ class Check:
 @final
 @dataclass(frozen=True)
 class Report:
-    """All checks of one candidate, in the order in which they were made."""
+    """All checks of one candidate, in the order in which they were made.
+
+    Args:
+        checks: The questions.
+        level: What it is beside what was served: `patch` (same space, same labels), `minor` (reads every space that was
+            read), `major` (does not: old rows cannot be read); None where that could not be said.
+        health: Figures of its embedding on held-out rows, see `lifelong.release.health`.
+    """
 
     checks: tuple[Check, ...]
+    level: str | None = None
+    health: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -58,7 +68,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+        checks = [asdict(check) for check in self.checks]
+        return {"passed": self.passed, "checks": checks, "level": self.level, "health": dict(self.health)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Report:
@@ -68,10 +79,13 @@ class Report:
             ArtifactError: It did not write this.
         """
         try:
-            report = cls(tuple(_check(item) for item in value["checks"]))
+            level, health = value.get("level"), value.get("health", {})  # reports were written without them once
+            if level not in (None, *LEVELS) or not all(isinstance(n, int | float) for n in health.values()):
+                raise ValueError(f"its level is {level!r} and its health {health}")
+            report = cls(tuple(_check(item) for item in value["checks"]), level, dict(health))
             if value["passed"] is not report.passed:
                 raise ValueError("its verdict contradicts its checks")
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise ArtifactError(f"not a gate's report: {error}; judge the candidate again") from error
         return report
 

@@ -12,8 +12,10 @@ from lifelong.errors import ArtifactError, DataError
 from lifelong.labels import plain_label
 from lifelong.release.compat import improves
 from lifelong.release.manifest import PROBE, WEIGHTS
+from lifelong.release.report import LEVELS
 from lifelong.types import Space
 
+PROOF = {"space", "dim", "cross", "self", "measure", "n", "probe"}
 # Of the largest value: float32 sums in another order (threads, processors) differ by 1e-6 to 1e-5 of it, while a
 # model that is rebuilt wrongly differs by its whole size.
 TOLERANCE = 1e-3
@@ -51,11 +53,20 @@ def check_probe(given: Mapping[str, Any], space: Space, x: Tensor, features: Ten
         )
 
 
-def check_proofs(space: Space, proofs: Sequence[Mapping[str, Any]]) -> None:
-    """Raise `DataError` unless each readable space but its own has a proof in which the cross-test won."""
-    for proof in proofs:
-        if set(proof) != {"space", "cross", "self", "measure", "n"}:
-            raise DataError(f"a proof has space, cross, self, measure and n, got {sorted(proof)}")
+def check_level(level: str | None) -> None:
+    """Raise `DataError` unless `level` is known, or None: nobody has judged yet."""
+    if level not in (None, *LEVELS):
+        raise DataError(f"a level is one of {', '.join(LEVELS)}, or None before the gate has judged; got {level!r}")
+
+
+def check_proofs(space: Space, proofs: Sequence[Mapping[str, Any]], read_by: Sequence[Mapping[str, Any]] = ()) -> None:
+    """Raise `DataError` unless each readable space but its own has a proof in which the cross-test won.
+
+    `read_by` are proofs of the other direction: of spaces whose versions read this one.
+    """
+    for proof in (*proofs, *read_by):
+        if set(proof) != PROOF:
+            raise DataError(f"a proof has {', '.join(sorted(PROOF))}, got {sorted(proof)}")
         if not improves(proof["cross"], proof["self"]):
             raise DataError(f"{proof['space']}: cross-test {proof['cross']} does not beat self-test {proof['self']}")
     proven = {proof["space"] for proof in proofs} | {space.id}

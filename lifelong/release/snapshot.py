@@ -25,9 +25,13 @@ from lifelong import files, models
 from lifelong.errors import ArtifactError, ConfigError, DataError, LifelongError
 from lifelong.labels import Label, LabelMap
 from lifelong.release import manifest as manifests
+from lifelong.release import rules
 from lifelong.release.manifest import MANIFEST, PROBE, WEIGHTS, damaged
-from lifelong.release.rules import check_input, check_labels, check_outputs, check_probe, check_proofs, check_weights
+from lifelong.release.spaces import space_of
 from lifelong.types import Output, Space
+
+PLAIN = ("model", "input", "preprocessing", "parent", "training", "metrics", "level")
+LISTS = ("labels", "proofs", "read_by")
 
 
 @final
@@ -63,7 +67,11 @@ class Snapshot:
         parent: The version that was live when this one was made.
         training: Where it comes from (scenario, strategy, seed, experience, step ...), as plain values.
         metrics: Numbers to show with it.
-        proofs: `{"space", "cross", "self", "measure", "n"}` of each readable space but its own; `cross > self`.
+        level: `patch`, `minor` or `major` beside what was live when it was judged; None before that.
+        proofs: Of each readable space but its own, `{"space", "dim", "cross", "self", "measure", "n", "probe"}`: that
+            space and its width, C[new, old], C[old, old], how many queries, sha256 of the rows; `cross > self`.
+        read_by: The same for versions whose queries find more in this one's rows than in their own: C[old, new] is
+            `cross`. After a rollback to one of them, rows that this version wrote stay readable.
         version: Its number in a registry, once it has one; not part of the content.
 
     Raises:
@@ -80,13 +88,16 @@ class Snapshot:
     parent: int | None = None
     training: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    level: str | None = None
     proofs: tuple[dict[str, Any], ...] = ()
+    read_by: tuple[dict[str, Any], ...] = ()
     version: int | None = None
 
     def __post_init__(self) -> None:
-        check_labels(self.labels, self.probe.logits)
-        check_probe(self.input, self.space, self.probe.x, self.probe.features, self.probe.logits)
-        check_proofs(self.space, self.proofs)
+        rules.check_labels(self.labels, self.probe.logits)
+        rules.check_probe(self.input, self.space, self.probe.x, self.probe.features, self.probe.logits)
+        rules.check_level(self.level)
+        rules.check_proofs(self.space, self.proofs, self.read_by)
 
     @classmethod
     def of(
@@ -117,14 +128,14 @@ class Snapshot:
         """
         spec, weights = model.spec(), {name: _private(tensor) for name, tensor in model.state_dict().items()}
         x = _private(probe_x)
-        check_input(model.input_shape, x)
+        rules.check_input(model.input_shape, x)
         said: Output = models.outputs(_rebuilt(spec, weights), x)
         shape = {"shape": list(model.input_shape), "dtype": str(x.dtype).removeprefix("torch.")}
         return cls(
             model=spec,
             weights=weights,
             labels=tuple(labels.tolist()),
-            space=_space(model, weights),
+            space=space_of(model, weights),
             input=shape,
             preprocessing=dict(model.preprocessing),
             probe=Probe(x, _private(said.features), _private(said.logits)),
@@ -161,11 +172,11 @@ class Snapshot:
         probe = _unpacked(folder / PROBE, manifests.read_part(folder, read, PROBE))
         if set(probe) != {"x", "features", "logits"}:
             raise damaged(folder / PROBE, f"it holds {sorted(probe)}, not x, features and logits")
-        kept = {name: read[name] for name in ("model", "input", "preprocessing", "parent", "training", "metrics")}
+        kept = {name: read[name] for name in PLAIN}
         try:
             space = Space(read["space"]["id"], read["space"]["dim"], read["space"]["reads"], read["space"]["family"])
-            labels, proofs = tuple(read["labels"]), tuple(read["proofs"])
-            found = cls(weights=weights, labels=labels, space=space, probe=Probe(**probe), proofs=proofs, **kept)
+            lists: dict[str, Any] = {name: tuple(read[name]) for name in LISTS}
+            found = cls(weights=weights, space=space, probe=Probe(**probe), **lists, **kept)
         except (DataError, TypeError) as error:
             raise damaged(folder / MANIFEST, str(error)) from error
         try:
@@ -180,11 +191,11 @@ class Snapshot:
         Raises:
             ArtifactError: The weights do not fit or are not finite, or the probe's outputs are not reproduced.
         """
-        check_weights(self.weights)
+        rules.check_weights(self.weights)
         model = _rebuilt(self.model, self.weights)
         said = models.outputs(model, self.probe.x)
-        check_outputs("features", said.features, self.probe.features)
-        check_outputs("logits", said.logits, self.probe.logits)
+        rules.check_outputs("features", said.features, self.probe.features)
+        rules.check_outputs("logits", said.logits, self.probe.logits)
         return model
 
     def with_proofs(self, proofs: Sequence[Mapping[str, Any]]) -> Snapshot:
@@ -210,17 +221,8 @@ class Snapshot:
 
     def _fields(self) -> dict[str, Any]:
         space = dataclasses.asdict(self.space) | {"reads": sorted(self.space.reads)}
-        names = ("model", "input", "preprocessing", "parent", "training", "metrics")
-        plain = {name: getattr(self, name) for name in names}
-        return {**plain, "labels": list(self.labels), "space": space, "proofs": list(self.proofs)}
-
-
-def _space(model: models.Classifier, weights: Mapping[str, Tensor]) -> Space:
-    """Name the space by all that features depend on: the head changes logits, not features."""
-    family = f"{model.family}-{files.digest(files.canonical_json(model.preprocessing))[:8]}"
-    embedding = {name: tensor for name, tensor in weights.items() if not name.startswith("head.")}
-    made_by = files.canonical_json(model.spec()["backbone"]) + _packed(embedding)
-    return Space(f"{family}:{files.digest(made_by)[:8]}", model.dim, family=family)
+        lists = {name: list(getattr(self, name)) for name in LISTS}
+        return {**{name: getattr(self, name) for name in PLAIN}, **lists, "space": space}
 
 
 def _rebuilt(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> models.Classifier:
@@ -228,7 +230,7 @@ def _rebuilt(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> models.C
         model = models.build(spec)
     except (LifelongError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{MANIFEST}: its model cannot be rebuilt: {error}; is its plug-in installed?") from error
-    check_weights(weights, model.state_dict())
+    rules.check_weights(weights, model.state_dict())
     model.load_state_dict(dict(weights), strict=True)
     return model.eval()
 

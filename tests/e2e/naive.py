@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from serving import decode, forms
-from serving.service import Endpoints, _prediction, endpoint, make
+from serving import answers, decode, forms
+from serving.asking import prediction
+from serving.endpoints import endpoint
+from serving.service import Endpoints, make
 from serving.settings import Settings, metrics_folder
 
 
@@ -14,7 +16,7 @@ class Naive(Endpoints):
     """Reads `slot.live` once for the answer's version and once for the model."""
 
     @endpoint("/v1/predict")
-    def predict(self, form: forms.PredictForm) -> forms.Predictions:
+    def predict(self, form: forms.PredictForm) -> answers.Predictions:
         """Mix."""
         version = self.runtime.slot.live.version
         time.sleep(0.005)  # real work between the two looks
@@ -22,8 +24,8 @@ class Naive(Endpoints):
         x = decode.samples(form.x, live.shape, 256)
         shares, indices = live.predict(x, form.top_k)
         rows = zip(shares.tolist(), indices.tolist(), strict=True)
-        predictions = [_prediction(live, *row) for row in rows]
-        return forms.Predictions(version=version, request_id=form.request_id, predictions=predictions)
+        predictions = [prediction(live, *row) for row in rows]
+        return answers.Predictions(version=version, request_id=form.request_id, predictions=predictions)
 
 
 NaiveService = make(Settings.load(os.environ), multiprocess=metrics_folder(os.environ), endpoints=Naive)

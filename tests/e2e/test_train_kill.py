@@ -19,7 +19,7 @@ KILLS = 20 if os.environ.get("LIFELONG_SOAK") else 4
 COMMAND = [
     *("-m", "lifelong.cli", "train", "--scenario", "split-fmnist-small", "--strategy", "replay+simplex", "--json"),
     *("--set", "replay.capacity=300", "--model-set", "hidden=[32]", "--epochs", "2", "--commit-every", "7"),
-    *("--lr", "0.1", "--momentum", "0.9", "--incompatible", "--seed", "3"),
+    *("--lr", "0.1", "--momentum", "0.9", "--allow-major", "--seed", "3"),
 ]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1500)]

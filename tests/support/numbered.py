@@ -15,6 +15,7 @@ from lifelong.models import Classifier, build
 from lifelong.release import manifest as manifests
 from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.spaces import proof
 
 LABELS = ("ant", "bee", "cat")
 
@@ -44,8 +45,8 @@ def numbered(
     random = torch.Generator().manual_seed(number)
     model = numbered_model(number, inputs=inputs)
     made = Snapshot.of(model, LabelMap(labels), probe_x=torch.rand(3, inputs, generator=random))
-    proofs = {s.space.id: {"space": s.space.id, "cross": 1.0, "self": 0.5, "measure": "test", "n": 9} for s in reads}
-    return made.with_proofs([proof for space, proof in proofs.items() if space != made.space.id])
+    proofs = {s.space.id: proof(s.space, 1.0, 0.5, "test", 9, "") for s in reads}
+    return made.with_proofs([proven for space, proven in proofs.items() if space != made.space.id])
 
 
 def number_in(prediction: dict[str, object]) -> int:

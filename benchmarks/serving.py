@@ -1,0 +1,237 @@
+"""The server under load: swaps that nobody notices, and its speed against bare Starlette and plain BentoML.
+
+Everything is a ratio within one run, or a count. Speeds are taken in turns, several rounds each, and given twice: as
+requests per second, and as CPU of the server per request, which other load on the machine disturbs less.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import figures
+import numpy as np
+import psutil
+import torch
+from figures import ROOT, figure
+
+from lifelong.client import Client
+from lifelong.commands.processes import free_port
+from lifelong.labels import LabelMap
+from lifelong.models import build
+from lifelong.release.registry import Registry
+from lifelong.release.snapshot import Snapshot
+
+INPUTS, CONNECTIONS, VERSIONS = 512, 8, 4
+LABELS = [f"l{n}" for n in range(100)]
+
+
+def publish(registry: Registry) -> None:
+    """An MLP of 8.6 MB per version; its odds of the first two labels give its number away."""
+    made: list[Snapshot] = []
+    for number in range(1, VERSIONS + 1):
+        backbone = {"name": "mlp", "inputs": [INPUTS], "hidden": [1024, 1024], "features": 512}
+        model = build({"backbone": backbone, "head": {"name": "linear", "classes": len(LABELS)}}, seed=number)
+        with torch.no_grad():
+            model.head.weight.zero_()
+            model.head.bias.fill_(-1.0)  # the first two labels are always the best two
+            model.head.bias[1] = 0
+            model.head.bias[0] = number / 100
+        new = Snapshot.of(model, LabelMap(LABELS), probe_x=torch.rand(3, INPUTS))
+        proofs = {s.space.id: {"space": s.space.id, "cross": 1.0, "self": 0.5, "measure": "none", "n": 1} for s in made}
+        made.append(new.with_proofs(list(proofs.values())))
+        registry.publish(made[-1], promote=number == 1)
+
+
+class Server:
+    """A process that serves, and what it costs."""
+
+    def __init__(self, folder: Path, command: list[str], **settings: str) -> None:
+        self.port, environment = free_port(), {k: v for k, v in os.environ.items() if not k.startswith("LIFELONG_")}
+        environment |= {"LIFELONG_REGISTRY": str(folder / "registry"), "LIFELONG_STATE": str(folder / f"s{self.port}")}
+        environment |= {"BENTOML_HOME": str(folder / f"b{self.port}"), "BENTOML_DO_NOT_TRACK": "true"}
+        environment |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "LIFELONG_INSECURE": "true", **settings}
+        environment["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'benchmarks'}"
+        line = [sys.executable, "-m", *(word.format(port=self.port) for word in command)]
+        with (folder / f"{self.port}.log").open("wb") as log:
+            self.process = subprocess.Popen(line, env=environment, cwd=folder, stdout=log, stderr=log)
+        self.folder = folder
+
+    def tree(self) -> list[psutil.Process]:
+        """Its processes, workers last."""
+        master = psutil.Process(self.process.pid)
+        return [master, *master.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """CPU seconds of all of them."""
+        return sum(sum(p.cpu_times()[:2]) for p in self.tree())
+
+    def memory(self) -> int:
+        """Bytes of the largest: a worker."""
+        return max(p.memory_info().rss for p in self.tree())
+
+    def close(self) -> None:
+        """End it."""
+        tree = self.tree()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        for process in tree:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+OURS = ["bentoml", "serve", "serving.service:LifelongService", "--host", "127.0.0.1", "-p", "{port}"]
+PLAIN = ["bentoml", "serve", "serving_peers:Plain", "--host", "127.0.0.1", "-p", "{port}"]
+BARE = ["uvicorn", "serving_peers:app", "--port", "{port}", "--no-access-log", "--log-level", "warning"]
+
+
+@contextlib.contextmanager
+def load(server: Server, kind: str, seconds: float = 1e9) -> Iterator[Callable[[], dict]]:
+    """Requests from another process; what is given waits for their end (after `seconds`, or at once) and tells."""
+    name = server.folder / f"body-{kind}"
+    x = np.linspace(0, 1, INPUTS, dtype=np.float32)
+    name.write_bytes(x.tobytes() if kind == "binary" else json.dumps({"x": [x.tolist()], "top_k": 2}).encode())
+    path = "/v1/predict?top_k=2" if kind == "binary" else "/v1/predict"
+    media = "application/octet-stream" if kind == "binary" else "application/json"
+    stop = server.folder / f"stop-{time.monotonic_ns()}"
+    line = [sys.executable, str(Path(__file__).parent / "serving_load.py"), str(server.port), str(CONNECTIONS)]
+    line += [str(seconds), path, media, str(name), str(stop)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE)
+
+    def ended() -> dict:
+        if seconds > 1e8:
+            stop.touch()
+        found: dict = json.loads(process.communicate()[0])
+        return found
+
+    try:
+        yield ended
+    finally:
+        stop.touch()
+        process.wait()
+
+
+def up(server: Server) -> None:
+    """Wait until it answers predictions."""
+    until = time.monotonic() + 180
+    while time.monotonic() < until:
+        assert server.process.poll() is None, (server.folder / f"{server.port}.log").read_text()[-2000:]
+        with contextlib.suppress(Exception), load(server, "json", 0.3) as ended:
+            if (told := ended())["count"] > told["failed"]:
+                return
+        time.sleep(0.3)
+    raise AssertionError("not up")
+
+
+def speeds(folder: Path, rounds: int, seconds: float) -> Iterator[dict]:
+    """Requests per second and CPU per request of each server, in turns."""
+    servers = {"ours": Server(folder, OURS), "bare": Server(folder, BARE), "plain": Server(folder, PLAIN)}
+    servers["two"] = Server(folder, OURS, LIFELONG_WORKERS="2")
+    cases = [(s, k) for s in servers for k in ("json", "binary") if (s, k) != ("plain", "binary")]
+    rates: dict = {case: [] for case in cases}
+    costs: dict = {case: [] for case in cases}
+    try:
+        for server in servers.values():
+            up(server)
+        for _ in range(rounds):
+            for name, kind in cases:
+                before = servers[name].cpu()
+                with load(servers[name], kind, seconds) as ended:
+                    told = ended()
+                assert not told["failed"], (name, kind, told)
+                rates[name, kind].append(told["count"] / told["wall"])
+                costs[name, kind].append((servers[name].cpu() - before) / told["count"] * 1000)
+    finally:
+        for server in servers.values():
+            server.close()
+    rate = {case: statistics.median(values) for case, values in rates.items()}
+    cost = {case: statistics.median(values) for case, values in costs.items()}
+    for name, kind in cases:
+        yield figure(f"{name}_{kind}_rate", rate[name, kind], "requests/s")
+        yield figure(f"{name}_{kind}_cpu", cost[name, kind], "ms/request")
+    for kind, goal in (("json", 0.8), ("binary", 0.9)):
+        yield figure(f"{kind}_rate_of_bare_starlette", rate["ours", kind] / rate["bare", kind], "x", ">=", goal)
+        yield figure(f"{kind}_cpu_of_bare_starlette", cost["bare", kind] / cost["ours", kind], "x", ">=", goal)
+    yield figure("json_rate_of_plain_bentoml", rate["ours", "json"] / rate["plain", "json"], "x", ">=", 1.5)
+    yield figure("json_cpu_of_plain_bentoml", cost["plain", "json"] / cost["ours", "json"], "x", ">=", 1.5)
+    yield figure("two_workers_rate_of_one", rate["two", "json"] / rate["ours", "json"], "x", ">=", 1.8)
+
+
+def swaps(folder: Path, workers: int, count: int) -> Iterator[dict]:
+    """Promotions back and forth under load, from the pointer to the last worker; half of them are rollbacks."""
+    registry = Registry(folder / "registry")
+    server = Server(folder, OURS, LIFELONG_WORKERS=str(workers), LIFELONG_KEEP_RETIRED="2")
+    took: dict[str, list[float]] = {"promote": [], "rollback": []}
+    try:
+        up(server)
+        with Client(f"http://127.0.0.1:{server.port}", timeout=60) as client:
+
+            def live() -> list[int]:
+                return [worker["version"] for worker in client.rollout()["workers"]]
+
+            while len(live()) < workers:
+                time.sleep(0.1)
+            with load(server, "json", 8.0) as ended:
+                base = ended()
+            with load(server, "json") as ended:
+                for turn in range(count):
+                    kind = ("promote", "rollback")[turn % 2]
+                    target = 2 + turn // 2 % (VERSIONS - 1) if kind == "promote" else 1
+                    registry.promote(target) if kind == "promote" else registry.rollback(1)
+                    moved = time.perf_counter()
+                    while set(live()) != {target}:
+                        time.sleep(0.01)
+                    took[kind].append(time.perf_counter() - moved)
+                    if turn == count // 4:
+                        early = server.memory()
+                late, told = server.memory(), ended()
+    finally:
+        server.close()
+    p99 = {kind: float(np.quantile(values, 0.99)) * 1000 for kind, values in took.items()}
+    name = f"swaps_w{workers}"
+    yield figure(f"{name}_count", count, "swaps")
+    yield figure(f"{name}_requests", told["count"], "requests")
+    yield figure(f"{name}_failed", told["failed"] + base["failed"], "requests", "<=", 0)
+    yield figure(f"{name}_mixed", told["mixed"], "requests", "<=", 0)
+    yield figure(f"{name}_p50_ratio", told["p50"] / base["p50"], "x", "<=", 1.2)
+    yield figure(f"{name}_p99_ratio", told["p99"] / base["p99"], "x", "<=", 2.0)
+    yield figure(f"{name}_all_workers_p99", p99["promote"], "ms", "<=", 500)
+    yield figure(f"{name}_rollback_p99", p99["rollback"], "ms", "<=", 150)
+    yield figure(f"{name}_memory_growth", 100 * (late / early - 1), "%", "|x| <=", 3)
+
+
+def main() -> int:
+    """Print the figures; exit with 1 if one missed its goal."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="Print JSON lines.")
+    parser.add_argument("--out", type=Path, help="File for the results.")
+    parser.add_argument("--swaps", type=int, default=1000, help="Per number of workers; 0 leaves them out.")
+    parser.add_argument("--rounds", type=int, default=5, help="Of each speed; 0 leaves them out.")
+    parser.add_argument("--seconds", type=float, default=3.0, help="Of each round.")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        publish(Registry(folder / "registry", create=True))
+        parts = [speeds(folder, options.rounds, options.seconds)] if options.rounds else []
+        parts += [swaps(folder, workers, options.swaps) for workers in (1, 2) if options.swaps]
+        for part in parts:
+            for row in part:
+                figures.show(row, options.json)
+                rows.append(row)
+    if options.out:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+        options.out.write_text(json.dumps({"commit": commit, "figures": rows}, indent=1) + "\n")
+    return 0 if all(row["holds"] in (True, None) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

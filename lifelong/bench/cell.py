@@ -1,0 +1,174 @@
+"""One cell of a grid: a job is run, and everything that it measured is returned as plain values."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from lifelong import compose
+from lifelong.bench import calibration, metrics, prequential
+from lifelong.bench.job import Job
+from lifelong.bench.meter import Meter
+from lifelong.errors import ConfigError
+from lifelong.learning import Learner, Optim
+from lifelong.learning.checkpoint import pack
+from lifelong.models import build
+from lifelong.streams.scenario import Scenario
+from lifelong.streams.scenarios import scenario as make_scenario
+from lifelong.streams.validation import validation
+from lifelong.types import Batch, Experience
+
+
+class Outcome(NamedTuple):
+    """What a run gives: `result` is the same wherever and whenever it is run, `cost` is not."""
+
+    result: dict[str, Any]
+    cost: dict[str, Any]
+
+
+class _Spent(Exception):
+    """The budget of operations is used up."""
+
+
+def run(job: Job, root: Path | None = None) -> Outcome:
+    """Run `job` in this process, on one thread, and return what it measured.
+
+    Args:
+        job: What to run.
+        root: Data root, see `lifelong.data.load`.
+
+    Raises:
+        ConfigError: The strategy is not meant for this scenario, or an argument is refused.
+    """
+    torch.set_num_threads(1)
+    stream = _stream(job, root)
+    learner = _learner(job, stream)
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = _online(job, learner, stream) if "boundaries" not in stream.provides else _matrix(job, learner, stream)
+    cost = {
+        "seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "machine": platform.machine(),
+    }
+    return Outcome({"job": job.plain(), "digest": job.digest, "signature": stream.signature, **found}, cost)
+
+
+def _stream(job: Job, root: Path | None) -> Scenario:
+    stream = make_scenario(job.scenario, root, job.seed, **job.options)
+    if job.part == "test":
+        return stream
+    held_out = validation(stream, seed=job.seed)
+    if job.part == "first-task":
+        return replace(held_out, experiences=held_out.experiences[:1])
+    return held_out
+
+
+def _learner(job: Job, stream: Scenario) -> Learner:
+    made = compose.strategy(job.strategy, job.settings)
+    made.needs.refuse_unless(stream.kind, stream.provides, job.strategy)
+    optim = Optim(name=job.optimizer, lr=job.lr, momentum=job.momentum)
+    model = build(_spec(job, stream), seed=job.seed)
+    return Learner(model, made, optim=optim, batch_size=job.batch_size, seed=job.seed, setting=stream)
+
+
+def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
+    first = stream[0].train
+    if not isinstance(first, Batch):
+        raise ConfigError(f"{job.scenario} does not come in batches; cut it with lifelong.streams")
+    shape = tuple(first.x.shape[1:])
+    if job.model != "auto":
+        return compose.model_spec(job.model, shape, job.strategy, job.model_settings)
+    return compose.model_spec("mlp" if _trains_backbone(job, shape) else "identity", shape, job.strategy)
+
+
+def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
+    """Whether the strategy leaves any weight of an MLP to be trained: on random features none would be of use."""
+    probe = build(compose.model_spec("mlp", shape, job.strategy), seed=0)
+    compose.strategy(job.strategy, job.settings).adapt(probe)
+    backbone = probe.backbone
+    return isinstance(backbone, nn.Module) and any(p.requires_grad for p in backbone.parameters())
+
+
+def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
+    meter, rows, flops = Meter(learner), [], []
+    spent = False
+    for experience in stream:
+        spent = spent or not _fit(job, meter, experience)
+        rows.append([learner.score(e) for e in stream])
+        flops.append(meter.total)
+    return {
+        "matrix": rows,
+        "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64)),
+        **_last(learner, stream),
+        **_spending(learner, meter, spent),
+        "flops_after": flops,
+    }
+
+
+def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
+    meter = Meter(learner)
+    spent = [False]
+
+    def fit(experience: Experience) -> None:
+        spent[0] = spent[0] or not _fit(job, meter, experience)
+
+    found = prequential.run(learner, stream, fit)
+    shares = {name: found.pop(name) for name in ("prequential", "majority", "no_change")}
+    return {"metrics": shares, "online": found, **_spending(learner, meter, spent[0])}
+
+
+def _fit(job: Job, meter: Meter, experience: Experience) -> bool:
+    """Learn, and return whether the budget was enough."""
+
+    def within() -> None:
+        if job.flops is not None and meter.total >= job.flops:
+            raise _Spent
+
+    try:
+        meter.fit(experience, job.epochs, within)
+    except _Spent:
+        return False
+    return True
+
+
+def _spending(learner: Learner, meter: Meter, spent: bool) -> dict[str, Any]:
+    tensors, _ = pack(learner.strategy.state())
+    weights = sum(t.nbytes for t in learner.model.state_dict().values())
+    return {
+        "counters": dict(learner.counters),
+        "flops": meter.total,
+        "flops_around": meter.around,
+        "budget_spent": spent,
+        "bytes": {"model": weights, "strategy": sum(t.nbytes for t in tensors.values())},
+    }
+
+
+def _last(learner: Learner, stream: Scenario) -> dict[str, Any]:
+    """Return what the learner knows at the end: each known class, and how sure it is about those."""
+    logits, truth = [], []
+    for experience in stream:
+        for batch in experience.batches(1024, None, learner.labels, test=True):
+            task = int(batch.task[0]) if learner.by_task or learner.strategy.needs.task_id else -1
+            logits.append(learner.outputs(batch.x, task).logits)
+            truth.append(batch.y)
+    said, y = torch.cat(logits), torch.cat(truth)
+    said, y = said[y >= 0], y[y >= 0]  # where a budget ended before they came, classes are not known
+    each = calibration.class_accuracies(said.argmax(1), y, len(learner.labels))
+    sure: Mapping[str, float] = {}
+    if bool(torch.isfinite(said).any(1).all()):
+        sure = {
+            "calibration_error": calibration.calibration_error(said.softmax(1), y),
+            "log_loss": calibration.log_loss(said.softmax(1), y),
+        }
+    return {"classes": {str(c): a for c, a in zip(learner.labels.tolist(), each, strict=True)}, **sure}

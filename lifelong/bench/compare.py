@@ -1,0 +1,45 @@
+"""Two grids beside each other: the same bytes, or what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lifelong import files
+from lifelong.bench.store import Store
+
+
+def differences(one: Store, other: Store) -> list[dict[str, Any]]:
+    """Return a row for each cell that is not the same in both: `key`, `what`, and the largest difference of a metric.
+
+    A cell is the same if all that its job gives is, bit for bit; costs (seconds, memory) do not count.
+    """
+    ours = {job.key: job for job in one.jobs()}
+    theirs = {job.key: job for job in other.jobs()}
+    rows = []
+    for key in sorted(set(ours) | set(theirs)):
+        if key not in ours or key not in theirs:
+            rows.append(_row(key, f"only in {(one if key in ours else other).folder}"))
+            continue
+        a, b = one.result(ours[key]), other.result(theirs[key])
+        if ours[key].digest != theirs[key].digest:
+            fields = [n for n, v in ours[key].plain().items() if theirs[key].plain()[n] != v]
+            rows.append(_row(key, f"other settings: {', '.join(fields)}", _largest(a, b)))
+        elif a is None or b is None:
+            if a is not b:
+                rows.append(_row(key, f"not finished in {(one if a is None else other).folder}"))
+        elif files.canonical_json(a) != files.canonical_json(b):
+            rows.append(_row(key, "other results for the same job", _largest(a, b)))
+    return rows
+
+
+def _row(key: str, what: str, largest: tuple[str, float] | None = None) -> dict[str, Any]:
+    metric, difference = largest or ("", 0.0)
+    return {"cell": key, "what": what, "metric": metric, "difference": difference}
+
+
+def _largest(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> tuple[str, float] | None:
+    if a is None or b is None:
+        return None
+    gaps = [(name, b["metrics"][name] - value) for name, value in a["metrics"].items() if name in b["metrics"]]
+    return max(gaps, key=lambda gap: abs(gap[1]), default=None)

@@ -1,0 +1,96 @@
+"""Processes that work through a grid: each takes the next cell that nobody has taken, until none is left."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from lifelong.bench import cell
+from lifelong.bench.job import Job
+from lifelong.bench.store import Store
+from lifelong.errors import ConfigError, LifelongError, Locked
+
+POLL = 0.2  # seconds
+STILLBORN = 3
+Tell = Callable[[int, int], None]  # how many cells are settled, of how many
+
+
+def work(store: Store, jobs: Sequence[Job], attempt: str, root: Path | None = None) -> None:
+    """Run every job that is neither settled nor taken by somebody else; a job that fails does not stop the next."""
+    for job in jobs:
+        if store.settled(job, attempt):
+            continue
+        try:
+            lock = store.claim(job)
+        except Locked:
+            continue
+        with lock:
+            if not store.settled(job, attempt):
+                one(store, job, attempt, root)
+
+
+def one(store: Store, job: Job, attempt: str, root: Path | None) -> None:
+    """Run `job` and keep what it gives, or why it gave nothing."""
+    try:
+        store.write(job, *cell.run(job, root))
+    except ConfigError as error:
+        store.fail(job, "excluded", str(error), attempt)
+    except Exception as error:  # noqa: BLE001 - one cell must not stop the others
+        lines = traceback.format_exception_only(error)
+        store.fail(job, "failed", "".join(lines).strip()[-2000:], attempt)
+
+
+def crew(
+    store: Store, jobs: Sequence[Job], count: int, attempt: str, command: Sequence[str], environment: Mapping[str, str],
+    tell: Tell,
+) -> None:  # fmt: skip
+    """Let `count` processes work until every job is settled; one that dies is replaced, its cell reported as failed.
+
+    Args:
+        store: Where results go; its grid holds the jobs.
+        jobs: Those of the grid that are wanted.
+        count: Processes, each of one thread.
+        attempt: Name of this attempt: what failed in it is not tried again in it.
+        command: Starts a process that calls `work`.
+        environment: Of those processes; the number of threads is set here, for more would change sums.
+        tell: Called now and then with what is done.
+
+    Raises:
+        ConfigError: `count` is below 1.
+        LifelongError: The processes do not even start to work.
+    """
+    if count < 1:
+        raise ConfigError(f"jobs must be at least 1, got {count}")
+    told = {**environment, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
+    running: list[subprocess.Popen[bytes]] = []
+    spared = STILLBORN  # ends of processes that had taken no cell
+    try:
+        while left := [job for job in jobs if not store.settled(job, attempt)]:
+            for process in [p for p in running if p.poll() is not None]:
+                running.remove(process)
+                if process.returncode and not _blamed(store, left, process, attempt):
+                    spared -= 1
+            if spared <= 0:
+                said = " ".join(command)
+                raise LifelongError(f"{STILLBORN} processes ended before they took a cell; run {said} to see why")
+            if len(running) < count and (free := sum(not store.taken(job) for job in left)):
+                running += [subprocess.Popen(list(command), env=told) for _ in range(min(count - len(running), free))]
+            tell(len(jobs) - len(left), len(jobs))
+            time.sleep(POLL)
+        tell(len(jobs), len(jobs))
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def _blamed(store: Store, left: Sequence[Job], process: subprocess.Popen[bytes], attempt: str) -> bool:
+    """Report the cell that a process was at when it ended as failed; return whether there was one."""
+    mine = [job for job in left if store.claimant(job) == process.pid and not store.settled(job, attempt)]
+    for job in mine:
+        store.fail(job, "failed", f"its process ended with code {process.returncode}", attempt)
+    return bool(mine)

@@ -1,0 +1,1 @@
+"""Training on an endless stream: exactly once, for months, killed and resumed at any moment."""

@@ -1,0 +1,250 @@
+"""The daemon over a source: every sample is learned once, whatever is killed and whenever.
+
+One commit holds model, optimizer, strategy, buffers, generators, labels, the ids seen, dead letters, the gate's
+samples, counts and the positions in the source. After a crash the same command goes on from the newest commit that
+verifies; what had been learned since is learned again, from the same records, to the same bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from typing import Any, final
+
+import torch
+
+from lifelong.daemon import Notify, Stopped, same_run
+from lifelong.errors import DataError
+from lifelong.following.dead import Letter
+from lifelong.following.guard import finite
+from lifelong.following.intake import Intake, Portion
+from lifelong.following.publisher import Publisher
+from lifelong.following.schema import Schema
+from lifelong.following.settings import Follow
+from lifelong.following.trainee import Trainee
+from lifelong.learning import Learner
+from lifelong.learning.checkpoint import Checkpoints, State, pack, unpack
+from lifelong.locks import FileLock
+from lifelong.plan import Plan
+from lifelong.release.registry import Registry
+from lifelong.sources.base import Source
+
+log = logging.getLogger("lifelong.following")
+
+DISK_SECONDS = 5.0  # between two attempts to commit on a disk that is full
+
+
+@final
+class Follower:
+    """Follows a source with a learner.
+
+    Args:
+        make: Returns a fresh learner, always with the same arguments.
+        source: Of the samples; closed by its owner.
+        run: Folder of the run.
+        registry: Where versions go; None only trains.
+        plan: `commit_every`, `held_out`, `seed` and what the gate is told; the rest is for scenarios.
+        settings: How the stream is followed.
+        notify: Told of `step`, `boundary`, `published`, `refused`, `resumed` and `rollback`.
+        about: What is being run, as plain values; a run that goes on must agree with it.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Learner],
+        source: Source,
+        run: Path | str,
+        *,
+        registry: Registry | None = None,
+        plan: Plan | None = None,
+        settings: Follow | None = None,
+        notify: Notify | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.plan, self.settings = plan or Plan(), settings or Follow()
+        self.run_folder, self.about, self.stop = Path(run), dict(about or {}), Event()
+        self._notify = notify
+        publisher = Publisher(registry, self.settings, self.plan, self.about, self._tell)
+        self.trainee = Trainee(make, self.settings, publisher)
+        model = self.trainee.learner.model
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        schema = Schema(model.input_shape, dtype, self.settings.max_classes)
+        self.intake = Intake(source, schema, self.settings, self.stop)
+        self._careful = -1  # up to this step every one is taken so that it can be taken back
+        self._committed = 0.0, 0  # when, and after how many steps
+        self._saved: dict[str, int] = {}  # positions of that commit
+
+    def watch(self, notify: Notify) -> None:
+        """Tell `notify` instead of whoever was told before."""
+        self._notify = notify
+
+    def run(self) -> dict[str, float]:
+        """Follow the stream to its end, if it has one; return the test-then-train figures.
+
+        Raises:
+            Locked: Another process runs in this folder.
+            ConfigError: The folder holds a run of something else.
+            RetentionGap: Records were deleted before they were learned.
+            DataError: Too many records cannot be learned.
+            Stopped: `stop` was set; everything is committed.
+        """
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        commits = self.run_folder / "checkpoints"
+        with (
+            FileLock(self.run_folder / ".lock", "wait for it or use another folder"),
+            Checkpoints(commits, self.settings.keep) as self._commits,
+        ):
+            same_run(self.run_folder, self.about)
+            self._resume()
+            while (portion := self._next()) is not None:
+                self._learn(portion)
+                self._when_due()
+            if not self.stop.is_set():
+                self._close()
+                if self.trainee.publisher.wants(ended=True):
+                    self._publish()
+            self._commit()
+            self.intake.hint(self._saved)
+        if self.stop.is_set():
+            raise Stopped(f"stopped after {self.facts()['samples']} samples; the same command goes on from there")
+        return self.trainee.prequential.figures()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the numbers that people watch."""
+        trainee, publisher = self.trainee, self.trainee.publisher
+        return {
+            **self.intake.counts, "steps": self._steps, "samples": trainee.learner.counters["samples"],
+            "window": trainee.windows.index, "loss": trainee.loss, "letters": len(self.intake.dead.letters),
+            "version": publisher.last, "published": publisher.published, "refused": publisher.refused,
+            **trainee.prequential.figures(), **trainee.learner.strategy.summary(),
+        }  # fmt: skip
+
+    @property
+    def _steps(self) -> int:
+        return self.trainee.learner.counters["steps"]
+
+    def _next(self) -> Portion | None:
+        learner = self.trainee.learner
+        return self.intake.next(learner.batch_size, self.trainee.windows, learner.labels.tolist())
+
+    def _learn(self, portion: Portion) -> None:
+        careful = self._steps < self._careful
+        before = self._copy() if careful else None
+        why, wrong = self.trainee.take(portion.rows, careful)
+        if why:
+            if before is None:
+                self._go_back(why)
+                return
+            self._restore(before)
+            portion.dead += self._salvage(portion, why)
+        self.intake.accept(portion)
+        if portion.boundary or self.trainee.windows.full(wrong):
+            self._close()
+
+    def _close(self) -> None:
+        if samples := self.trainee.close():
+            self._tell("boundary", {"index": self.trainee.windows.index - 1, "samples": samples})
+
+    def _when_due(self) -> None:
+        """Publish and commit if it is time, and say how far we are."""
+        poisoned = self.intake.poisoned()
+        if self.trainee.publisher.wants():  # before a commit: one that is due must never look as if it were not
+            self._publish()
+        moment, steps = self._committed
+        late = time.monotonic() - moment >= self.settings.commit_seconds > 0
+        if poisoned or late or self._steps - steps >= self.plan.commit_every:
+            self._commit(wait=poisoned)
+        if poisoned:
+            raise DataError(
+                f"more than {self.settings.max_dead:.0%} of the last records could not be learned; "
+                f"look at them (lifelong dead list {self.run_folder}), or raise max_dead"
+            )
+        self._tell("step", self.facts())
+
+    def _publish(self) -> None:
+        publisher = self.trainee.publisher
+        publisher.decide()
+        if self._commit():
+            publisher.publish(self.trainee.learner, self.trainee.prequential.figures())
+            self._commit()
+
+    def _commit(self, wait: bool = True) -> bool:
+        """Save everything, at once or while training goes on; False if we are back at the last commit instead."""
+        if not finite(self.trainee.learner.model):
+            self._go_back("a weight is not a number")
+            return False
+        while True:
+            try:
+                self._commits.wait()
+                self.intake.hint(self._saved)
+                (self._commits.commit if wait else self._commits.start)(self._state())
+                break
+            except OSError as error:
+                log.warning("cannot commit: %s; training waits until there is room", error)
+                if self.stop.wait(DISK_SECONDS):
+                    raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
+        self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
+        return True
+
+    def _resume(self) -> None:
+        state = self._commits.latest()
+        if state is None:
+            self.intake.seek()
+            self._commit()
+            return
+        self._restore(state)
+        self.intake.seek()
+        self._committed = time.monotonic(), self._steps
+        self._tell("resumed", self.facts())
+        if self.trainee.publisher.due:
+            self._publish()
+
+    def _go_back(self, why: str) -> None:
+        """Restore the last commit; from there to here, every step is taken with care."""
+        steps = self._steps + 1
+        log.warning("step %d: %s; going back to the last commit to find the samples", steps, why)
+        self._tell("rollback", {"step": steps, "why": why})
+        with suppress(OSError):  # then an older one has to do
+            self._commits.wait()
+        state = self._commits.latest()
+        assert state is not None  # the first thing a run does is to commit
+        self._restore(state)
+        self.intake.seek()
+        self._careful = steps
+
+    def _salvage(self, portion: Portion, why: str) -> list[Letter]:
+        """Learn a portion in halves, and what cannot be learned not at all; return that as letters."""
+        letters, good, todo = list[Letter](), [], [portion.rows]
+        while todo:
+            part, before = todo.pop(), self._copy()
+            said, _ = self.trainee.take(part, careful=True)
+            if not said:
+                good += part
+                continue
+            self._restore(before)
+            if len(part) > 1:
+                todo += [part[len(part) // 2 :], part[: len(part) // 2]]
+            else:
+                letters.append(Letter(part[0].record, said))
+        log.warning("%s: %d of %d samples are dead letters now", why, len(letters), len(portion.rows))
+        portion.rows = good
+        return letters
+
+    def _state(self) -> State:
+        return {**self.trainee.state(), "intake": self.intake.state()}
+
+    def _copy(self) -> State:
+        copied: State = unpack(*pack(self._state()))
+        return copied
+
+    def _restore(self, state: State) -> None:
+        self.trainee.restore(state)
+        self.intake.restore(state["intake"])
+
+    def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
+        if self._notify:
+            self._notify(kind, facts)

@@ -1,0 +1,250 @@
+"""From records to portions that one step learns: duplicates left out, poison put aside, positions noted.
+
+A portion is a function of the records after the position and of the saved state, of nothing else: read again after a
+crash it is the same. What it changes takes effect in `accept`, once its samples have been learned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any, final
+
+import torch
+
+from lifelong.errors import LifelongError, Unavailable
+from lifelong.following.dead import DeadLetters, Letter
+from lifelong.following.schema import Schema
+from lifelong.following.settings import Follow
+from lifelong.following.windows import Windows
+from lifelong.labels import Label
+from lifelong.sources.base import Record, Source
+from lifelong.sources.record import Sample, decode
+
+log = logging.getLogger("lifelong.following")
+
+POLL_SECONDS = 0.2
+RETRY_SECONDS = 5.0  # between two attempts to reach a source that is gone, at most
+MOST_RECORDS = 1024  # that one portion looks at, where few of them can be learned
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A sample that may be learned.
+
+    Args:
+        id: 63 bits of the hash of its sample id.
+        sample: Decoded.
+        record: Where it came from.
+    """
+
+    id: int
+    sample: Sample
+    record: Record
+
+
+@final
+@dataclass(slots=True)
+class Portion:
+    """What one step works on.
+
+    Args:
+        rows: Samples in order.
+        dead: Records that cannot be learned.
+        positions: After its last record.
+        boundary: The window ends with it, by what the next record says.
+        records: How many were looked at.
+        duplicates: How many of them had been learned before.
+        replayed: How many came from the dead letters.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    dead: list[Letter] = field(default_factory=list)
+    positions: dict[str, int] = field(default_factory=dict)
+    boundary: bool = False
+    records: int = 0
+    duplicates: int = 0
+    replayed: int = 0
+
+    @property
+    def first(self) -> tuple[float, int] | None:
+        """Time and declared task of the first sample."""
+        return (self.rows[0].record.time, self.rows[0].sample.task) if self.rows else None
+
+
+def identity(sid: str) -> int:
+    """Return 63 bits of the hash of a sample id."""
+    return int.from_bytes(hashlib.blake2b(sid.encode(), digest_size=8).digest(), "big") >> 1
+
+
+@final
+class Intake:
+    """Reads a source from the saved position on.
+
+    Args:
+        source: Whose offsets count only when they are saved with what was learned.
+        schema: What a sample has to look like.
+        settings: Of the stream.
+        stop: Set to give up waiting.
+    """
+
+    def __init__(self, source: Source, schema: Schema, settings: Follow, stop: Event) -> None:
+        self.source, self.schema, self.settings, self.stop = source, schema, settings, stop
+        self.positions: dict[str, int] = {}
+        self.dead = DeadLetters(settings.dead_letters)
+        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0}
+        self.recent = [0, 0]  # records, and dead ones among them, of the running thousand
+        self._order: deque[int] = deque()
+        self._known: set[int] = set()
+        self._queue: deque[Record] = deque()
+        self._read: dict[str, int] = {}
+        self.ended = False
+
+    def next(self, size: int, windows: Windows, labels: Iterable[Label]) -> Portion | None:
+        """Return the next portion of up to `size` samples, None if the run is to stop or nothing more is there.
+
+        Raises:
+            RetentionGap: Records were deleted unread, and that is an error here.
+        """
+        portion, known, new = Portion(positions=dict(self.positions)), set(labels), set[int]()
+        room = size if windows.room is None else min(size, windows.room)
+        deadline = None
+        while len(portion.rows) < room and portion.records < max(MOST_RECORDS, 8 * size):
+            record = self._next(portion.replayed, deadline)
+            if record is None:
+                break
+            replayed = portion.replayed < len(self.dead.again)
+            row = self._row(record, known, portion)
+            repeated = row is not None and (row.id in self._known or row.id in new)
+            if row and not repeated and not windows.belongs(record.time, row.sample.task, portion.first):
+                portion.boundary = True
+                if not replayed:
+                    self._queue.appendleft(record)
+                return portion
+            self._consume(record, replayed, portion)
+            portion.duplicates += repeated
+            if row and not repeated:
+                portion.rows.append(row)
+                new.add(row.id)
+                known.add(row.sample.y)
+                deadline = deadline or (time.monotonic() + self.settings.linger if self.settings.linger else None)
+        if self.stop.is_set() or not portion.records:
+            return None  # what was read is read again after the next start
+        return portion
+
+    def accept(self, portion: Portion) -> None:
+        """Take note that a portion was learned."""
+        for row in portion.rows:
+            self._order.append(row.id)
+            self._known.add(row.id)
+        while len(self._order) > self.settings.dedup:
+            self._known.discard(self._order.popleft())
+        del self.dead.again[: portion.replayed]
+        self.dead.add(portion.dead)
+        self.positions = portion.positions
+        self.counts["records"] += portion.records
+        self.counts["duplicates"] += portion.duplicates
+        self.counts["dead"] += len(portion.dead)
+        self.counts["gaps"] += self.source.gaps
+        self.source.gaps = 0
+        self.recent = [self.recent[0] + portion.records, self.recent[1] + len(portion.dead)]
+
+    def poisoned(self) -> bool:
+        """Return whether too many of the last thousand records were dead; then count anew."""
+        records, dead = self.recent
+        if records < 1000:
+            return False
+        self.recent = [0, 0]
+        return self.settings.max_dead < 1 and dead > self.settings.max_dead * records
+
+    def state(self) -> dict[str, Any]:
+        """Return positions, the ids seen last, dead letters and counts."""
+        return {
+            "positions": dict(self.positions),
+            "known": torch.tensor(list(self._order), dtype=torch.int64),
+            "dead": self.dead.state(),
+            "counts": dict(self.counts),
+            "recent": list(self.recent),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state()` gave; `seek` then goes to its positions in the source."""
+        self.positions, self.counts = dict(state["positions"]), dict(state["counts"])
+        self._order = deque(state["known"].tolist())
+        self._known = set(self._order)
+        self.dead.restore(state["dead"])
+        self.recent = list(state["recent"])
+
+    def seek(self) -> None:
+        """Read on after the saved positions, and forget what was read beyond them."""
+        self._queue.clear()
+        self._read, self.ended = dict(self.positions), False
+        self._patiently(lambda: self.source.seek(self.positions))
+
+    def hint(self, positions: dict[str, int]) -> None:
+        """Tell the source what is on disk; if it is gone just now, the next hint will do."""
+        with suppress(Unavailable):
+            self.source.commit_hint(positions) if positions else None
+
+    def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
+        try:
+            sample = decode(record.payload, self.settings.record_bytes)
+            self.schema.check(sample, known)
+        except LifelongError as error:
+            portion.dead.append(Letter(record, str(error), whole=len(record.payload) <= self.settings.record_bytes))
+            return None
+        return Row(identity(record.sid), sample, record)
+
+    def _consume(self, record: Record, replayed: bool, portion: Portion) -> None:
+        portion.records += 1
+        portion.replayed += replayed
+        if not replayed:
+            before = {} if self.source.sequential else portion.positions
+            portion.positions = {**before, record.partition: record.offset}
+
+    def _next(self, replayed: int, deadline: float | None) -> Record | None:
+        """Return the next record; wait for it until there is one, the run is to stop, or the stream has ended."""
+        if replayed < len(self.dead.again):
+            return self.dead.again[replayed]
+        while not self._queue and not self.stop.is_set():
+            if deadline is not None and time.monotonic() > deadline:
+                return None
+            found = self._patiently(lambda: self.source.poll(2 * MOST_RECORDS, POLL_SECONDS)) or []
+            self._queue.extend(found)
+            for record in found:
+                self._read[record.partition] = record.offset
+            if not found and self.settings.until == "end" and self._at_end():
+                self.ended = True
+                return None
+        return self._queue.popleft() if self._queue and not self.stop.is_set() else None
+
+    def _at_end(self) -> bool:
+        if self.source.sequential:
+            return True
+        last = self._patiently(self.source.last) or {}
+        return all(self._read.get(partition, -1) >= offset for partition, offset in last.items())
+
+    def _patiently(self, ask: Any) -> Any:  # noqa: ANN401 - whatever is asked for
+        """Ask the source until it answers, saying once that it does not; None if the run is to stop."""
+        pause, missed = 0.25, 0.0
+        while not self.stop.is_set():
+            try:
+                found = ask()
+            except Unavailable as error:
+                if not missed:
+                    log.warning("%s; trying again until it answers, nothing is lost", error)
+                missed += pause
+                self.stop.wait(pause)
+                pause = min(2 * pause, RETRY_SECONDS)
+            else:
+                if missed:
+                    log.warning("the source answers again")
+                return found
+        return None

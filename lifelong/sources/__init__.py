@@ -1,0 +1,1 @@
+"""Endless streams: where labelled samples come from, read by position and never lost in between."""

@@ -1,0 +1,84 @@
+"""Predict, embed, search: one version answers all of a request."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from lifelong.errors import DataError, SpaceError
+from serving import answers, decode, forms
+from serving.endpoints import Routes, endpoint
+from serving.live import Floats, Live
+
+
+class Asking(Routes):
+    """What only reads."""
+
+    @endpoint("/v1/predict")
+    def predict(self, form: forms.PredictForm) -> answers.Predictions:
+        """Return the likeliest labels of each sample."""
+        limits, router = self.runtime.settings, self.runtime.router
+        top = decode.integer(form.top_k, "top_k", 1, limits.max_k)
+
+        def ask(live: Live) -> tuple[Floats, list[list[float]], list[list[int]]]:
+            x = self.samples(form.x, live, "/v1/predict")
+            shares, indices = live.predict(x, top)
+            return x, shares.tolist(), indices.tolist()
+
+        live, (x, shares, indices) = router.answer(form, ask)
+        router.told(form, live, x, [row[0] for row in indices])
+        rows = [prediction(live, *row) for row in zip(shares, indices, strict=True)]
+        if decode.boolean(form.remember, "remember"):
+            for row, name in zip(
+                rows, self.runtime.remembered.add(live.version, [r.label for r in rows], x), strict=True
+            ):
+                row.id = name
+        return answers.Predictions(version=live.version, request_id=form.request_id, predictions=rows)
+
+    @endpoint("/v1/embed")
+    def embed(self, form: forms.EmbedForm) -> answers.Embeddings:
+        """Return the vector of each sample, and the space it is in."""
+        ask = self.runtime.router.answer
+        live, vectors = ask(form, lambda live: live.embed(self.samples(form.x, live, "/v1/embed")))
+        return answers.Embeddings(
+            version=live.version, request_id=form.request_id, space=live.space.id, vectors=vectors.tolist()
+        )
+
+    @endpoint("/v1/search")
+    def search(self, form: forms.SearchForm) -> answers.Hits:
+        """Return the nearest stored rows of each sample or vector, whichever readable version stored them."""
+        most = self.runtime.settings.max_k
+        k = decode.integer(form.k, "k", 1, most)
+        offset = decode.integer(form.offset, "offset", 0, most * 100)
+        where = decode.conditions(form.where)
+        space = form.space if isinstance(form.space, str) else None
+        live, hits = self.runtime.router.answer(
+            form, lambda live: live.search(self._queries(form, live), k, where, offset), space
+        )
+        return answers.Hits(
+            version=live.version,
+            request_id=form.request_id,
+            space=live.space.id,
+            hits=[[answers.Found(**asdict(hit)) for hit in row] for row in hits],
+            unreadable=live.unreadable(),
+            unreadable_rows=live.unreadable_rows(),
+        )
+
+    def _queries(self, form: forms.SearchForm, live: Live) -> Floats:
+        if (form.x is None) == (form.vectors is None):
+            raise DataError("a search needs either x or vectors, and not both")
+        if form.x is not None:
+            return live.embed(self.samples(form.x, live, "/v1/search"))
+        space = decode.text(form.space, "space (which /v1/embed names, and which must come with vectors)")
+        if space != live.space.id:
+            raise SpaceError(
+                f"the vectors are of {space!r}, version {live.version} writes {live.space.id!r}; embed again"
+            )
+        rows = decode.samples(form.vectors, (live.space.dim,), self.runtime.settings.max_rows, "vectors")
+        self.runtime.handled("/v1/search", len(rows))
+        return rows
+
+
+def prediction(live: Live, shares: list[float], indices: list[int]) -> answers.Prediction:
+    """Return what is said of one sample, likeliest label first."""
+    top = [answers.Guess(label=live.labels[i], probability=p) for p, i in zip(shares, indices, strict=True)]
+    return answers.Prediction(label=top[0].label, probability=top[0].probability, top=top)

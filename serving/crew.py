@@ -1,0 +1,87 @@
+"""What each worker of this server holds ready, written where the others can read it: a promotion waits for all.
+
+One file per worker, `workers/PID.json` of the state folder; files of processes that are gone are removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import final
+
+from lifelong import files
+from lifelong.errors import LifelongError
+
+log = logging.getLogger("lifelong.serving")
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """What one worker says of itself.
+
+    Args:
+        pid: Its process.
+        version: Live in it; None if none is.
+        rollout: Number of the `ROLLOUT` that it follows.
+        ready: Versions it can switch to at once.
+        refused: Versions it did not let in, as decimal strings, and why.
+    """
+
+    pid: int
+    version: int | None = None
+    rollout: int = 0
+    ready: list[int] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@final
+class Crew:
+    """The workers that share a state folder.
+
+    Args:
+        folder: For their files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._last = folder, Report(0)
+
+    def write(self, report: Report) -> None:
+        """Say how this worker is; nothing is written if nothing changed."""
+        if report == self._last:
+            return
+        self._last = report
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write_atomic(self.folder / f"{report.pid}.json", files.canonical_json(asdict(report)))
+        except OSError as error:
+            log.error("%s cannot be written: %s", self.folder, error)
+
+    def read(self) -> list[Report]:
+        """Return the reports of the workers that run."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            if not _runs(path.stem):
+                path.unlink(missing_ok=True)
+                continue
+            try:
+                found.append(Report(**files.parse_json(files.read_file(path))))
+            except (LifelongError, TypeError) as error:
+                log.warning("%s is ignored: %s", path, error)
+        return found
+
+    def leave(self) -> None:
+        """Take this worker's file away."""
+        (self.folder / f"{os.getpid()}.json").unlink(missing_ok=True)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

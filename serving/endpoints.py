@@ -1,0 +1,60 @@
+"""From a method that takes a form and returns an answer to a typed BentoML endpoint, and what all of them share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import bentoml
+from starlette.responses import Response
+
+from lifelong.errors import LifelongError
+from serving import answers, decode, forms
+from serving.live import Floats, Live
+from serving.problems import Problem, version_header
+from serving.runtime import Runtime
+
+POSTS: dict[str, tuple[type[forms.Form], type[answers.Status]]] = {
+    "/v1/predict": (forms.PredictForm, answers.Predictions),
+    "/v1/embed": (forms.EmbedForm, answers.Embeddings),
+    "/v1/search": (forms.SearchForm, answers.Hits),
+    "/v1/gallery/add": (forms.AddForm, answers.Added),
+    "/v1/gallery/get": (forms.GetForm, answers.Rows),
+    "/v1/gallery/remove": (forms.RemoveForm, answers.Removed),
+    "/v1/feedback": (forms.FeedbackForm, answers.Labelled),
+    "/v1/admin/promote": (forms.PromoteForm, answers.Moved),
+    "/v1/admin/rollback": (forms.RollbackForm, answers.Moved),
+    "/v1/admin/canary": (forms.CanaryForm, answers.RolloutState),
+    "/v1/admin/shadow": (forms.ShadowForm, answers.RolloutState),
+}
+
+
+def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any]:
+    """Return a decorator: a method from form to answer becomes a typed BentoML API at `route`."""
+    form, answer = POSTS[route]
+
+    def decorated(method: Callable[[Any, Any], answers.Status]) -> Any:  # noqa: ANN401
+        @functools.wraps(method)
+        def answered(self: Routes, form: forms.Form, /) -> Response:
+            try:
+                said = method(self, form)
+            except LifelongError as error:
+                return Problem.of(error).response(self.runtime.version(), form.request_id)
+            return Response(said.model_dump_json(), 200, version_header(said.version), "application/json")
+
+        return bentoml.api(answered, route=route, input_spec=form, output_spec=answer)
+
+    return decorated
+
+
+class Routes:
+    """What endpoints share: the worker they run in."""
+
+    runtime: ClassVar[Runtime]
+
+    def samples(self, x: object, live: Live, route: str) -> Floats:
+        """Return samples `[N, ...]` in the shape of a version, counted."""
+        rows = decode.samples(x, live.shape, self.runtime.settings.max_rows)
+        self.runtime.handled(route, len(rows))
+        return rows

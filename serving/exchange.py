@@ -1,0 +1,73 @@
+"""One request on its way through the server: who asks, for what, and how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import uuid
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+UNMATCHED = "unmatched"
+CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
+_PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass
+class Exchange:
+    """One request and its answer.
+
+    Args:
+        request_id: The client's own, or a new one.
+        route: Template of the path; what is served nowhere is `unmatched`.
+        method: Of HTTP.
+        client: Address it came from.
+        who: Name of the token it came with; empty without one.
+        key: Decides between live version and canary: the same key gets the same one.
+        pinned: Version that it asks for in its head; empty for whichever is live.
+        form: What its body said.
+        status: Of the answer; 0 until there is one.
+        started: When it came, as of `time.perf_counter`.
+    """
+
+    request_id: str = ""
+    route: str = UNMATCHED
+    method: str = "POST"
+    client: str = ""
+    who: str = ""
+    key: str = ""
+    pinned: str = ""
+    form: Any = None
+    status: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def calm(self) -> bool:
+        """Whether machines ask for it all the time: health and metrics."""
+        return self.route in CALM
+
+    @classmethod
+    def of(cls, scope: MutableMapping[str, Any], routes: frozenset[str]) -> Exchange:
+        """Return the exchange of an ASGI request."""
+        head, path = dict(scope["headers"]), scope["path"]
+        given = head.get(b"x-request-id", b"")
+        request_id = given.decode() if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+        return cls(
+            request_id=request_id,
+            route=path if path in routes else UNMATCHED,
+            method=scope["method"],
+            client=str((scope.get("client") or ("",))[0]),
+            key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
+            pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
+        )
+
+
+def assigned(key: str, salt: object) -> float:
+    """Return where in 0..1 a key falls: the same everywhere and always, and another place for each salt.
+
+    >>> assigned("user-1", 3) == assigned("user-1", 3) != assigned("user-1", 4)
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"{salt}:{key}".encode()).digest()[:8], "big") / 2**64

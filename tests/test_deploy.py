@@ -1,0 +1,118 @@
+"""What is deployed parses, names only metrics, settings and routes that exist, and is locked down."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lifelong.telemetry import SERVING
+from serving.settings import Settings, table
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY = ROOT / "deploy"
+KINDS = {metric.name: metric.kind for metric in SERVING}
+LABELS = {metric.name: {*metric.labels, "instance", "pid", "le"} for metric in SERVING}
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def panels() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((DEPLOY / "grafana" / "lifelong.json").read_text())["panels"]
+    return found
+
+
+def expressions() -> list[str]:
+    return [rule["expr"] for rule in alerts()] + [t["expr"] for panel in panels() for t in panel["targets"]]
+
+
+def documents() -> Iterator[dict[str, Any]]:
+    for path in (DEPLOY / "kubernetes").glob("*.yaml"):
+        yield from yaml.safe_load_all(path.read_text())
+
+
+@pytest.mark.parametrize("expression", expressions())
+def test_every_metric_that_is_asked_for_exists_and_is_documented(expression: str) -> None:
+    """A histogram by its series, a counter in a rate or an increase, a gauge bare; labels that the metric has."""
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    names = re.findall(r"lifelong_\w+", expression)
+    assert names
+    for name in names:
+        base = re.sub(r"_(bucket|sum|count)$", "", name)
+        assert base in KINDS, name
+        assert f"| `{base}` |" in page
+        assert (base != name) == (KINDS[base] == "histogram"), name
+        ranged = re.search(rf"(?:rate|increase)\({name}(?:{{[^}}]*}})?\[", expression)
+        assert bool(ranged) == (KINDS[base] != "gauge"), name
+        for label in re.findall(rf"{name}{{(\w+)", expression):
+            assert label in LABELS[base]
+    for group in re.findall(r"by \(([^)]*)\)", expression):
+        for label in group.split(","):
+            assert any(label.strip() in LABELS[re.sub(r"_(bucket|sum|count)$", "", name)] for name in names)
+    assert expression.count("(") == expression.count(")")
+
+
+def test_every_metric_is_on_the_dashboard() -> None:
+    shown = " ".join(t["expr"] for panel in panels() for t in panel["targets"])
+    assert {name for name in KINDS if name not in shown} == set()
+
+
+def test_panels_do_not_overlap_and_have_titles() -> None:
+    places = [(p["gridPos"]["x"], p["gridPos"]["y"]) for p in panels()]
+    assert len(set(places)) == len(places)
+    assert len({p["id"] for p in panels()}) == len({p["title"] for p in panels()}) == len(places)
+
+
+def test_every_alert_says_what_is_wrong_and_the_page_what_to_do() -> None:
+    page = (ROOT / "docs" / "operate.md").read_text()
+    for rule in alerts():
+        assert rule["annotations"]["summary"]
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert f"`{rule['alert']}`" in page
+
+
+def test_every_setting_that_is_set_exists_and_can_be_read() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["server"]["environment"]
+    pods = [c for d in documents() if d["kind"] == "Deployment" for c in d["spec"]["template"]["spec"]["containers"]]
+    for environment in [compose, *({e["name"]: e["value"] for e in pod["env"]} for pod in pods)]:
+        assert set(environment) <= {name for name, _, _ in table()}
+        loaded = Settings.load(environment)
+        assert loaded.tokens_file
+        assert not loaded.insecure
+
+
+def test_containers_are_locked_down_and_probed() -> None:
+    (deployment,) = [d for d in documents() if d["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert f"USER {pod['securityContext']['runAsUser']}" in (ROOT / "Dockerfile").read_text()
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    (service,) = [d for d in documents() if d["kind"] == "Service"]
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+    claims = {d["metadata"]["name"] for d in documents() if d["kind"] == "PersistentVolumeClaim"}
+    used = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+    assert claims == used
+
+
+def test_the_files_that_compose_mounts_are_there() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    mounts = [v for service in compose["services"].values() for v in service["volumes"]]
+    for mount in mounts:
+        source = mount.split(":")[0]
+        assert source in compose["volumes"] or (DEPLOY / source).is_file()
+    for port in [p for service in compose["services"].values() for p in service["ports"]]:
+        assert port.startswith("127.0.0.1:")
+    yaml.safe_load((DEPLOY / "prometheus.yml").read_text())

@@ -1,0 +1,239 @@
+"""A grid's folder: jobs and results are what was written, failures are told apart, a changed job is run again."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from lifelong.bench import cell, tables, workers
+from lifelong.bench.compare import differences
+from lifelong.bench.job import Job
+from lifelong.bench.prequential import Baselines
+from lifelong.bench.store import Store
+from lifelong.commands import bench_report
+from lifelong.errors import ConfigError, LifelongError, Locked
+
+SMALL = Job(scenario="split-fmnist-small", strategy="naive", options={"experiences": 2}, epochs=1)
+JOBS = [
+    Job(scenario="split-fmnist-small", strategy=name, seed=seed, batch_size=128)
+    for name in ("nmc", "trgp", "naive")
+    for seed in (0, 1)
+]
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory):
+    store = Store.create(tmp_path_factory.mktemp("grid"), JOBS, {"protocol": "conventional"})
+    workers.work(store, JOBS, "first")
+    return store
+
+
+def test_jobs_are_read_as_they_were_written(tmp_path):
+    jobs = [replace(JOBS[0], settings=("a=1",), tuned={"trials": 3}, protocol="two-phase"), JOBS[1]]
+    assert Store.create(tmp_path / "g", jobs, {}).jobs() == jobs
+    with pytest.raises(ConfigError, match="twice"):
+        Store.create(tmp_path / "h", [JOBS[0], JOBS[0]], {})
+    with pytest.raises(ConfigError, match="no grid in"):
+        Store(tmp_path).jobs()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"protocol": "best"}, {"part": "all"}, {"flops": 0.0}, {"protocol": "two-phase"}]
+)
+def test_a_job_that_makes_no_sense_is_refused(wrong):
+    with pytest.raises(ConfigError, match="got"):
+        replace(JOBS[0], **wrong)
+
+
+def test_any_other_field_is_another_job():
+    seen = {JOBS[0].digest}
+    for change in ({"lr": 0.1}, {"seed": 7}, {"settings": ("x=1",)}, {"flops": 1e9}, {"label": "t"}, {"epochs": 2}):
+        seen.add(replace(JOBS[0], **change).digest)
+    assert len(seen) == 7
+
+
+def test_what_is_meant_for_another_kind_of_stream_is_excluded_with_the_reason(grid):
+    for job in JOBS[2:4]:
+        failure = grid.failure(job)
+        assert grid.result(job) is None
+        assert failure["kind"] == "excluded"
+        assert "task_id" in failure["reason"]
+
+
+def test_a_result_is_the_same_wherever_it_is_run(grid, tmp_path):
+    again = cell.run(JOBS[0])
+    assert json.loads(json.dumps(again.result)) == grid.result(JOBS[0])
+    other = Store.create(tmp_path, JOBS, {})
+    workers.work(other, JOBS, "x")
+    assert differences(grid, other) == []
+
+
+def test_finished_cells_are_never_run_again(grid, monkeypatch):
+    monkeypatch.setattr(cell, "run", lambda *_: pytest.fail("run again"))
+    workers.work(grid, [j for j in JOBS if grid.result(j)], "second")
+
+
+def test_a_changed_job_is_not_answered_by_an_old_result(grid):
+    assert grid.result(replace(JOBS[0], lr=0.2)) is None
+
+
+def test_what_failed_is_tried_again_in_the_next_attempt_only(tmp_path, monkeypatch):
+    calls = []
+
+    def broken(job, root):
+        calls.append(job.key)
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(cell, "run", broken)
+    store = Store.create(tmp_path, JOBS[:2], {})
+    for attempt in ("a", "a", "b"):
+        workers.work(store, JOBS[:2], attempt)
+    assert len(calls) == 4
+    assert store.failure(JOBS[0])["reason"] == "RuntimeError: out of luck"
+
+
+def test_a_cell_that_somebody_runs_is_left_to_him(grid, tmp_path, monkeypatch):
+    store = Store.create(tmp_path, JOBS[:1], {})
+    monkeypatch.setattr(cell, "run", lambda *_: pytest.fail("ran what was taken"))
+    with store.claim(JOBS[0]):
+        with pytest.raises(Locked):
+            store.claim(JOBS[0])
+        workers.work(store, JOBS[:1], "a")
+
+
+def test_the_best_comes_first_and_others_are_tested_against_it(grid):
+    rows = tables.standings(grid)
+    assert [row["strategy"] for row in rows] == ["nmc", "naive", "trgp"]
+    assert math.isnan(rows[0]["p"])
+    assert 0 <= rows[1]["p"] <= 1
+    assert rows[2]["excluded"] == 2
+    assert all(row["protocol"] == "conventional" for row in rows)
+
+
+def test_a_budget_stops_learning_and_says_so():
+    free = cell.run(SMALL).result
+    short = cell.run(replace(SMALL, flops=free["flops"] / 4)).result
+    assert not free["budget_spent"]
+    assert short["budget_spent"]
+    assert free["flops"] / 4 <= short["flops"] < free["flops"] / 2
+    assert short["counters"]["steps"] < free["counters"]["steps"] / 2
+
+
+def test_tuning_parts_never_see_test_samples():
+    whole = cell.run(SMALL).result
+    held = cell.run(replace(SMALL, part="validation", label="v")).result
+    first = cell.run(replace(SMALL, part="first-task", label="f")).result
+    assert "test" in whole["signature"]["counts"]
+    assert "test" not in held["signature"]["counts"]
+    assert len(first["matrix"]) == 1
+    assert len(held["matrix"]) == len(whole["matrix"]) == 2
+
+
+def test_the_report_says_everything_in_one_file(grid):
+    pytest.importorskip("jinja2")
+    bench_report.write(grid)
+    page = (grid.folder / "report.html").read_text()
+    assert page.count("protocol: conventional") >= 2  # beside the name and in the caption of the table
+    assert "excluded:" in page
+    assert "https://" not in page.replace("https://www.w3.org", "")  # nothing is fetched
+    for job in JOBS[:1]:
+        assert grid.result(job)["signature"]["data"]["sha256"] in page
+    csv = (grid.folder / "results.csv").read_text().splitlines()
+    assert len(csv) == 1 + len(JOBS)
+    found = json.loads((grid.folder / "results.json").read_text())
+    assert {row["protocol"] for row in found["standings"]} == {"conventional"}
+
+
+def test_parquet_holds_the_same_rows(grid):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    bench_report.write(grid)
+    rows = parquet.read_table(grid.folder / "results.parquet").to_pylist()
+    assert [(r["strategy"], r["seed"], r["status"]) for r in rows] == [
+        (j.strategy, j.seed, "excluded" if j.strategy == "trgp" else "finished") for j in JOBS
+    ]
+
+
+def test_differences_are_named(grid, tmp_path):
+    other = Store.create(tmp_path, [replace(JOBS[0], batch_size=64), *JOBS[1:5]], {})
+    workers.work(other, other.jobs(), "a")
+    changed = grid.result(JOBS[4])
+    changed["metrics"]["acc_final"] += 0.25
+    other.write(JOBS[4], changed, {})
+    rows = {row["cell"]: row for row in differences(grid, other)}
+    assert rows[JOBS[0].key]["what"] == "other settings: batch_size"
+    assert rows[JOBS[4].key]["difference"] == 0.25
+    assert rows[JOBS[5].key]["what"].startswith("only in")
+    assert set(rows) == {JOBS[0].key, JOBS[4].key, JOBS[5].key}
+
+
+def test_a_stream_without_boundaries_is_predicted_then_learned():
+    job = Job(scenario="online-fmnist-small", strategy="nmc", options={"size": 100})
+    found = cell.run(job).result
+    assert set(found["metrics"]) == {"prequential", "majority", "no_change"}
+    assert found["metrics"]["no_change"] > 0.95  # class after class
+    assert found["online"]["samples"] == found["signature"]["counts"]["train"]
+    assert found["online"]["curve"][-1][0] == found["online"]["samples"]
+
+
+def test_prequential_baselines_by_hand():
+    answers = Baselines()
+    found = [answers(label) for label in ["a", "b", "b", "b", "a"]]
+    #        nothing known   maj a, last a   maj a, last b   maj b, last b  maj b, last b
+    assert found == [(False, False), (False, False), (False, True), (True, True), (False, False)]
+
+
+@pytest.mark.e2e
+def test_a_run_killed_again_and_again_gives_the_same_files(grid, tmp_path):
+    """Kill -9 of the parent and of its workers; what was finished stays, the rest is run, and all of it is the same."""
+    line = [sys.executable, "-m", "lifelong.cli", "bench", "run", "--strategies", "nmc,trgp,naive", "--seeds", "2"]
+    line += ["--scenarios", "split-fmnist-small", "--batch-size", "128", "--epochs", "1", "--out", str(tmp_path)]
+    for wait in (9, 12):
+        process = subprocess.Popen([*line, "--json"], start_new_session=True, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + wait
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    done = subprocess.run([*line, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert differences(grid, Store(tmp_path)) == []
+    assert json.loads(done.stdout.splitlines()[0])["strategy"] == "nmc"
+
+
+def test_workers_that_never_start_are_an_error_and_no_loop(tmp_path):
+    store = Store.create(tmp_path, JOBS[:2], {})
+    with pytest.raises(LifelongError, match="before they took a cell"):
+        workers.crew(store, JOBS[:2], 1, "a", [sys.executable, "-c", "raise SystemExit(4)"], os.environ, print)
+
+
+@pytest.mark.e2e
+def test_a_worker_that_dies_costs_its_cell_only(tmp_path):
+    """Its cell is reported with the signal that ended it, the others finish."""
+    killer = tmp_path / "killer.py"
+    killer.write_text(
+        "import os, sys, signal\n"
+        "from pathlib import Path\n"
+        "from lifelong.bench import cell, workers\n"
+        "from lifelong.bench.store import Store\n"
+        "run = cell.run\n"
+        "def dies(job, root=None):\n"
+        "    if job.seed == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return run(job, root)\n"
+        "cell.run = dies\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "workers.work(store, store.jobs(), 'a')\n"
+    )
+    store = Store.create(tmp_path / "grid", JOBS[:2], {})
+    told = []
+    command = [sys.executable, str(killer), str(store.folder)]
+    workers.crew(store, JOBS[:2], 1, "a", command, os.environ, lambda *n: told.append(n))
+    assert store.failure(JOBS[0])["reason"] == "its process ended with code -9"
+    assert store.result(JOBS[1]) is not None
+    assert told[-1] == (2, 2)

@@ -1,0 +1,109 @@
+"""`lifelong stream`, `lifelong dead` and `lifelong train --source`: what a person types, and what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import streams
+from click.testing import CliRunner
+
+from lifelong.cli import cli
+from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.locks import FileLock
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """A run sets them for its process."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+def run(*words):
+    """Run a command; return what it printed, or raise what it raised."""
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    if isinstance(done.exception, LifelongError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def blobs(path, count=120, classes=3):
+    random = np.random.default_rng(0)
+    y = random.integers(0, classes, count)
+    np.savez(path, x=(2 * np.eye(6)[y] + random.normal(0, 0.3, (count, 6))).astype(np.float32), y=y)
+
+
+def test_files_are_appended_once_shown_and_trimmed(tmp_path):
+    blobs(tmp_path / "a.npz")
+    log = tmp_path / "log"
+    assert json.loads(run("stream", "append", log, tmp_path / "a.npz", "--json"))["appended"] == 120
+    again = json.loads(run("stream", "append", log, tmp_path / "a.npz", "--json"))
+    assert (again["appended"], again["there_already"]) == (0, 120)
+    assert "appended 120" in run("stream", "append", log, tmp_path / "a.npz", "--prefix", "second-")
+
+    shown = json.loads(run("stream", "show", log, "--last", 2, "--json"))
+    assert [record["sid"] for record in shown["records"]] == ["second-a.npz:118", "second-a.npz:119"]
+    assert shown["last"]["log"] == shown["records"][1]["offset"] >= 240  # what is left out may use up offsets
+    assert shown["first"] == {"log": 1}
+    with pytest.raises(ConfigError, match="nobody has committed"):
+        run("stream", "trim", log, "--read")
+    assert json.loads(run("stream", "trim", log, "--keep", 10, "--json")) == {"deleted": 230}
+    with pytest.raises(ConfigError, match="either --keep N or --read"):
+        run("stream", "trim", log)
+
+
+def test_what_cannot_be_appended_is_named(tmp_path):
+    with pytest.raises(NotFound, match="there is no file"):
+        run("stream", "append", tmp_path / "log", tmp_path / "none.npz")
+    (tmp_path / "a.csv").write_text("1,2")
+    with pytest.raises(LifelongError, match="convert it first"):
+        run("stream", "append", tmp_path / "log", tmp_path / "a.csv")
+
+
+@pytest.mark.slow
+def test_a_stream_is_followed_its_letters_listed_replayed_and_dropped(tmp_path):
+    """Two samples of a class too many become letters; with room for it, the replayed one is learned."""
+    log, folder = tmp_path / "log", tmp_path / "run"
+    clean = streams.samples(100, classes=2)
+    more = [r for r in streams.samples(60, classes=3, seed=5) if b'"y":2' in r[1]][:2]
+    streams.log(log, [*clean, *more])
+    line = ["train", "--source", log, "--follow", "until=end", "--run", folder, "--json", "--follow"]
+
+    end = json.loads(run(*line, "max_classes=2").splitlines()[-1])["end"]
+    assert (end["samples"], end["letters"]) == (100, 2)
+    told = json.loads(run("status", folder, "--json"))
+    assert (told["samples"], told["letters"], told["labels"], told["running"]) == (100, 2, 2, None)
+    assert told["model"] == end["model"]
+    with FileLock(folder / ".lock", "wait"):
+        assert json.loads(run("status", folder, "--json"))["running"] == os.getpid()
+    letters = json.loads(run("dead", "list", folder, "--json"))["letters"]
+    assert [letter["sid"] for letter in letters] == [sid for sid, _ in more]
+    assert "one more than max_classes=2" in letters[0]["error"]
+    assert "1 records are tried again" in run("dead", "replay", folder, letters[0]["number"])
+    assert "dropped 1" in run("dead", "drop", folder)
+    with pytest.raises(NotFound, match="no dead letter 77"):
+        run("dead", "drop", folder, 77)
+
+    end = json.loads(run(*line, "max_classes=3").splitlines()[-1])["end"]
+    assert (end["samples"], end["letters"]) == (101, 0)
+    assert "101" in run(*line[:-2], "--follow", "max_classes=3")
+
+
+def test_a_setting_that_is_not_there_is_refused_before_anything_is_made(tmp_path):
+    streams.log(tmp_path / "log", [])
+    with pytest.raises(UnknownName, match="did you mean 'window'"):
+        run("train", "--source", tmp_path / "log", "--follow", "windw=none", "--run", tmp_path / "run")
+    with pytest.raises(ConfigError, match="name one with --source"):
+        run("train", "--follow", "window=none", "--run", tmp_path / "run")
+    with pytest.raises(NotFound, match="no run in"):
+        run("dead", "list", tmp_path / "run")
+    with pytest.raises(NotFound, match="no run in"):
+        run("status", tmp_path / "run")
+    assert not (tmp_path / "run").exists()

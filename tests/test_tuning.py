@@ -1,0 +1,122 @@
+"""Nothing is tuned on what it is judged on, all get as many trials, and a record says where settings come from."""
+
+import pytest
+import torch
+
+from lifelong import compose
+from lifelong.bench import overlap, tuning
+from lifelong.bench.job import Job
+from lifelong.errors import ConfigError
+from lifelong.streams.parts import from_data
+from lifelong.streams.scenarios import SCENARIOS, class_incremental, permuted, scenario
+from lifelong.types import Batch
+
+JOB = Job(scenario="split-fmnist", strategy="ewc", seed=3, settings=("samples=64",), epochs=2)
+
+
+def data(seed, classes=4, name="made"):
+    random = torch.Generator().manual_seed(seed)
+    x, y = torch.rand(40, 6, generator=random), torch.arange(40) % classes
+    held = Batch.of(x[:8] + 1, y[:8], torch.arange(100, 108))
+    return from_data(Batch.of(x, y, torch.arange(40)), held, name=name)
+
+
+def result(score, flops=10.0):
+    return {"metrics": {"acc_final": score}, "flops": flops, "signature": {"data": {"name": "d", "sha256": "ab"}}}
+
+
+def test_a_stream_and_itself_in_another_pixel_order_are_the_same_samples():
+    one = data(0)
+    first, second = permuted(one, 2, seed=0), permuted(data(0, name="copy"), 2, seed=9)
+    with pytest.raises(ConfigError, match=r"samples of .* are in .* too"):
+        overlap.refuse_shared(first, second)
+
+
+def test_one_leaked_sample_is_found():
+    ours, theirs = data(0), data(1)
+    overlap.refuse_shared(class_incremental(ours, 2), class_incremental(theirs, 2))
+    theirs.train.x[7] = ours.test.x[2]
+    with pytest.raises(ConfigError, match=r"^1 samples"):
+        overlap.refuse_shared(class_incremental(ours, 2), class_incremental(theirs, 2))
+
+
+def test_the_same_data_set_is_refused_by_name():
+    small = scenario("split-fmnist-small", None)
+    with pytest.raises(ConfigError, match=r"cut from the same data"):
+        overlap.refuse_shared(small, scenario("permuted-fmnist-small", None))
+
+
+def test_streams_of_another_shape_are_refused():
+    with pytest.raises(ConfigError, match=r"class-il with 2, 2 classes and .* is class-il with 1, 1, 1, 1"):
+        overlap.refuse_unlike(class_incremental(data(0), 2), class_incremental(data(1), 4))
+    overlap.refuse_unlike(class_incremental(data(0), 2), class_incremental(data(1), 2))
+
+
+def test_test_samples_among_training_samples_are_counted():
+    clean = data(0)
+    assert overlap.leaked(class_incremental(clean, 2)) == 0
+    clean.test.x[0] = clean.train.x[5]
+    assert overlap.leaked(class_incremental(clean, 2)) == 1
+
+
+@pytest.mark.parametrize("on", [("split-mnist10k", {}), None], ids=["two-phase", "first-task"])
+def test_trials_never_reach_what_is_judged(on):
+    pytest.importorskip("optuna")
+    found = tuning.trials(JOB, 5, on=on)
+    assert len(found) == 5
+    assert len({t.key for t in found}) == 5
+    assert all(t.part == ("validation" if on else "first-task") and t.seed != JOB.seed for t in found)
+    assert all(t.settings[0] == "samples=64" and t.settings[1].startswith("pull=") for t in found)
+    assert len({t.lr for t in found}) == 5
+
+
+def test_trials_are_the_same_on_every_machine_and_as_many_for_all():
+    pytest.importorskip("optuna")
+    again = [tuning.trials(JOB, 4, on=None) for _ in "12"]
+    assert again[0] == again[1]
+    for name in ("naive", "derpp", "replay+simplex"):
+        job = Job(scenario="split-fmnist", strategy=name)
+        assert len(tuning.trials(job, 4, on=None)) == 4
+
+
+def test_values_stay_in_their_range():
+    pytest.importorskip("optuna")
+    for trial in tuning.trials(JOB, 40, on=None):
+        assert tuning.LR.low <= trial.lr <= tuning.LR.high
+        low, high, _ = tuning.SPACES["ewc"]["pull"]
+        assert low <= float(trial.settings[1].removeprefix("pull=")) <= high
+
+
+def test_the_best_trial_is_frozen_and_hashed():
+    tried = [
+        (Job(scenario="split-mnist10k", strategy="ewc", lr=lr, part="validation", label=f"trial-{i}"), result(score))
+        for i, (lr, score) in enumerate([(0.1, 0.5), (0.2, 0.7), (0.3, 0.7)])
+    ]
+    frozen = tuning.settle(JOB, tried, "two-phase")
+    assert (frozen.lr, frozen.seed, frozen.scenario) == (0.2, 3, "split-fmnist")
+    assert frozen.protocol == "two-phase"
+    record = frozen.tuned
+    assert (record["trials"], record["score"], record["scenario"], record["flops"]) == (3, 0.7, "split-mnist10k", 30.0)
+    other = tuning.settle(JOB, tried[:1], "two-phase")
+    assert other.tuned["sha256"] != record["sha256"]
+    with pytest.raises(ConfigError, match="no trial of ewc"):
+        tuning.settle(JOB, [], "two-phase")
+
+
+def test_every_searched_argument_exists():
+    for name, space in tuning.SPACES.items():
+        compose.strategy(name, [f"{key}={low}" for key, (low, *_) in space.items()])
+
+
+@pytest.mark.parametrize("name", tuning.SIBLINGS)
+def test_siblings_are_scenarios_of_other_data(name):
+    other, options = tuning.sibling(name)
+    assert SCENARIOS[other].data != SCENARIOS[name].data
+    assert SCENARIOS[other].make is SCENARIOS[name].make
+    ours = {**SCENARIOS[name].options}
+    assert {**SCENARIOS[other].options, **options} == ours
+
+
+def test_a_scenario_without_sibling_says_what_to_do():
+    with pytest.raises(ConfigError, match="--tune-on"):
+        tuning.sibling("online-elec")

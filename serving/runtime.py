@@ -125,16 +125,15 @@ class Runtime:
 
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
-        slot, shelf, router = self._slot, self._shelf, self._router
-        self._slot = self._shelf = self._router = None
+        slot, router, files = self._slot, self._router, (self._shelf, self._remembered)
+        self._slot = self._shelf = self._router = self._remembered = None
         if slot is not None:
             slot.stop()
         if router is not None:
             router.mirror.stop()
-        for owned in (shelf, self._remembered):
-            if owned is not None:
-                owned.close()
-        self._remembered = None
+        for each in files:
+            if each is not None:
+                each.close()
         self.stream.close()
         self.crew.leave()
         _set_level(self._level)

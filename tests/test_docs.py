@@ -102,7 +102,8 @@ def test_every_metric_of_the_server_is_there_with_its_kind_and_labels() -> None:
 def commands(command: click.Command, path: tuple[str, ...] = ("lifelong",)) -> Iterator[tuple[str, click.Command]]:
     if isinstance(command, click.Group):
         for word, below in command.commands.items():
-            yield from commands(below, (*path, word))
+            if not below.hidden:  # what commands start themselves
+                yield from commands(below, (*path, word))
     else:
         yield " ".join(path), command
 

@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help demo test fast lint types serve bench bench-serving claims soak golden clean
+.PHONY: help browser demo test fast lint types serve bench bench-serving claims soak golden clean
 
 help:  ## Print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -21,14 +21,19 @@ help:  ## Print this help
 	touch $@
 
 .venv/dev: .venv/base
-	$(PIP) --editable '.[plot,fast,dev,bench,encoders]'
+	$(PIP) --editable '.[plot,fast,dev,bench,encoders,ray]'
 	touch $@
 
 demo: .venv/base  ## Install, then run the main job on real images (about 2 minutes of work)
 	rm -rf demo-run
 	$(BIN)/lifelong demo --out demo-run
 
-test: .venv/dev  ## Install, then run all tests
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
+	|| { test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } \
+	|| echo "no Chromium, and it cannot be installed: the pages are not tested in a browser"
+
+test: .venv/dev browser  ## Install, then run all tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 fast: .venv/dev  ## The tests that take no time and start no process

@@ -237,3 +237,15 @@ def test_a_worker_that_dies_costs_its_cell_only(tmp_path):
     assert store.failure(JOBS[0])["reason"] == "its process ended with code -9"
     assert store.result(JOBS[1]) is not None
     assert told[-1] == (2, 2)
+
+
+@pytest.mark.e2e
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_gives_the_same_files(grid, tmp_path):
+    pytest.importorskip("ray")
+    from lifelong.adapters import ray as cluster
+
+    store = Store.create(tmp_path, JOBS, {})
+    cluster.run(store, JOBS, "local", "a", None)
+    assert differences(grid, store) == []
+    assert store.failure(JOBS[2])["kind"] == "excluded"

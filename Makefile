@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
-.PHONY: help browser demo test fast lint types serve bench bench-serving claims soak golden clean
+.PHONY: help browser demo test fast lint types serve bench bench-serving claims leaderboard soak golden clean
 
 help:  ## Print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -49,15 +49,23 @@ types: .venv/dev  ## Types, strictly
 serve: .venv/base  ## Serve what `make demo` published, on port 3000
 	$(BIN)/lifelong serve --registry demo-run/registry --state demo-run/state --port 3000 --insecure
 
-bench: .venv/dev  ## Measure the training loop and the strategies against their peers
+bench: .venv/dev  ## Measure the training loop, the strategies and the gallery against their peers
 	$(BIN)/python benchmarks/engine.py --out benchmarks/results/engine.json
 	$(BIN)/python benchmarks/strategies.py --out benchmarks/results/strategies.json
+	$(BIN)/python benchmarks/gallery.py --out benchmarks/results/gallery.json
+	$(BIN)/python benchmarks/swap.py --out benchmarks/results/swap.json
 
 bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
 
 claims: .venv/dev  ## What the methods promise, over five seeds on real data (30 minutes; needs the full data sets)
 	$(BIN)/python benchmarks/claims.py --out benchmarks/results/claims.json
+
+leaderboard: .venv/dev  ## Compare strategies over five seeds on two scenarios (an hour; needs the full data sets)
+	$(BIN)/lifelong bench run --out runs/leaderboard --seeds 5 --scenarios split-fmnist,permuted-fmnist \
+	    --strategies naive,replay,powerlaw,dkvb,trgp,cuber,simplex,nmc,slda,derpp,ewc,joint
+	mkdir -p benchmarks/results/leaderboard
+	cp runs/leaderboard/results.json runs/leaderboard/results.csv benchmarks/results/leaderboard/
 
 soak: .venv/dev  ## The long proofs: 20 kills of the trainer, 100 of the gallery, and the swaps under load
 	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak.json

@@ -97,7 +97,7 @@ def filled(state: Path, first: Snapshot, images: torch.Tensor, rows: int) -> She
 def fingerprint(shelf: Shelf) -> tuple[int, str]:
     """Return how many rows there are, and the SHA-256 of all of them, read by SQLite alone."""
     digest, rows = hashlib.sha256(), 0
-    base = shelf.folder / FILE
+    base = Path(shelf.place) / FILE
     with closing(sqlite3.connect(f"{base.absolute().as_uri()}?mode=ro", uri=True)) as reader:
         for seq, name, space, vector in reader.execute("SELECT seq, id, space, vector FROM items ORDER BY seq"):
             digest.update(f"{seq} {name} {space} ".encode())
@@ -145,7 +145,7 @@ def rows(sizes: Sequence[int], turns: int) -> Iterator[Row]:
         first, second = registry.load(1), registry.load(2)
         registry.promote(1)
         shelves = [filled(root / str(size), first, images, size) for size in sizes]
-        slots = [Slot(registry.root, s, s.folder.parent, Quiet(), poll_seconds=3600, keep=0) for s in shelves]
+        slots = [Slot(registry.root, s, Path(s.place).parent, Quiet(), poll_seconds=3600, keep=0) for s in shelves]
         before = [fingerprint(shelf) for shelf in shelves]
         taken = swaps(registry, slots, turns)
         after = [fingerprint(shelf) for shelf in shelves]

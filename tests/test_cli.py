@@ -182,13 +182,17 @@ def test_a_damaged_version_is_found_and_named(lifelong, trained, tmp_path):
 @pytest.mark.slow
 def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
     words = ["bench", "run", "--strategies", "naive,nmc", "--scenarios", "split-fmnist-small", "--epochs", "1"]
-    code, out, _ = lifelong(*words, "--out", tmp_path / "bench.json")
-    cells = json.loads((tmp_path / "bench.json").read_text())
+    code, out, _ = lifelong(*words, "--seeds", "2", "--out", tmp_path / "bench")
+    cells = json.loads((tmp_path / "bench" / "results.json").read_text())["cells"]
 
     assert code == 0
     assert "conventional" in out
     assert [(c["strategy"], c["seed"]) for c in cells] == [("naive", 0), ("naive", 1), ("nmc", 0), ("nmc", 1)]
-    assert cells[2]["metrics"]["acc_final"] > cells[0]["metrics"]["acc_final"]
+    assert cells[2]["acc_final"] > cells[0]["acc_final"]
+    missing = ["--scenarios", "split-fmnist", "--data-root", tmp_path / "nowhere"]
+    again = lifelong("bench", "run", "--strategies", "naive", *missing, "--seeds", "1", "--out", tmp_path / "again")
+    assert again[0] == 1
+    assert "failed: naive, 1 seeds" in again[1]
 
 
 @pytest.mark.parametrize(
@@ -214,7 +218,11 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["gallery", "upgrade", "g", "--registry", "r", "--originals", "nowhere"], 4, "no folder of originals"),
         (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
         (["bench", "run", "--seeds", "0"], 2, "seeds"),
-        (["bench", "run", "--scenarios", "online-fmnist-small"], 2, "boundaries"),
+        (["bench", "run", "--strategies", "repaly"], 2, "did you mean 'replay'"),
+        (["bench", "run", "--scenarios", "online-elec", "--protocol", "two-phase"], 2, "--tune-on"),
+        (["bench", "run", "--set", "replay.capcity=3"], 2, "did you mean 'capacity'"),
+        (["bench", "run", "--set", "ewc.pull=3"], 2, "STRATEGY.KEY=VALUE"),
+        (["bench", "show", "nowhere"], 2, "no grid in nowhere"),
     ],
 )
 def test_an_error_is_one_line_with_its_exit_code(lifelong, tmp_path, monkeypatch, words, code, said):

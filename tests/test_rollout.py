@@ -166,7 +166,8 @@ def broken_snapshot(kit, first):
         model.backbone.layers[-1].weight.mul_(1e5)
     random = torch.Generator().manual_seed(2)
     made = Snapshot.of(model, LabelMap(kit.labels), probe_x=torch.rand(3, 4, generator=random) * 1e-32)
-    return made.with_proofs([{"space": first.space.id, "cross": 1.0, "self": 0.5, "measure": "test", "n": 9}])
+    proof = {"space": first.space.id, "dim": first.space.dim, "cross": 1.0, "self": 0.5}
+    return made.with_proofs([{**proof, "measure": "test", "n": 9, "probe": "0" * 64}])
 
 
 BIG = [[1e4, 2e4, 3e4, 4e4]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lifelong import plugins
+from lifelong import compose
 from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
@@ -38,8 +38,8 @@ def run(
     data_root: Path | None,
     as_json: bool,
     **common: Any,  # noqa: ANN401 - fields of every job
-) -> None:
-    """Run what is not done yet of the grid in `out`, write its report, print the table."""
+) -> bool:
+    """Run what is not done yet of the grid in `out`, write and print its report; return whether nothing failed."""
     grid = _grid(strategies.split(","), scenarios.split(","), seeds, common)
     attempt = secrets.token_hex(4)
 
@@ -57,6 +57,7 @@ def run(
     settle(store, grid)
     bench_report.write(store)
     bench_report.show(out, as_json=as_json)
+    return not any((failure := store.failure(job)) and failure["kind"] == "failed" for job in grid)
 
 
 def work(folder: Path, attempt: str, data_root: Path | None) -> None:
@@ -74,9 +75,9 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
         if scenario not in SCENARIOS:
             raise UnknownName.among("scenario", scenario, SCENARIOS)
         for strategy in (name.strip() for name in strategies):
-            for part in strategy.split("+"):
-                plugins.find("strategy", part)
-            fields = {**common, "settings": _own(strategy, settings)}
+            own = _own(strategy, settings)
+            compose.strategy(strategy, own)  # what it refuses, it refuses now
+            fields = {**common, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
     unused = set(settings) - {s for job in found for s in _named(job, settings)}
     if unused:

@@ -63,7 +63,8 @@ def bench_run(**options: Any) -> None:  # noqa: ANN401
     """Train each strategy on each scenario with each seed; print metrics by definition, mean and spread."""
     from lifelong.commands import bench as command
 
-    command.run(**options)
+    if not command.run(**options):
+        raise SystemExit(1)
 
 
 @bench.command("work", hidden=True)

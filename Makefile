@@ -9,6 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
+export PYTHONDONTWRITEBYTECODE :=  # compiled tests are kept: compiling them anew takes ten seconds a process
 
 .PHONY: help browser demo test fast lint types serve bench bench-serving claims leaderboard soak golden clean
 

@@ -262,6 +262,7 @@ def test_the_callers_array_may_change_afterwards(backend):
 
 
 @pytest.mark.parametrize("rows", [3, 64, 500, 3000])
+@pytest.mark.slow
 def test_search_is_the_cosine(backend, rows):
     gallery, vectors, queries = backend.open(), draw(rows, 4), draw(7, 4, seed=1)
     gallery.add(ids(0, rows), vectors, A)
@@ -364,6 +365,7 @@ def test_all_rows_are_paged_by_age(backend):
 
 
 @pytest.mark.parametrize("share", [1, 2, 20, 600])
+@pytest.mark.slow
 def test_filters_are_exact_at_every_selectivity(backend, share):
     gallery, vectors, queries = backend.open(), draw(1500, 4), draw(3, 4, seed=1)
     gallery.add(ids(0, 1500), vectors, A, [{"label": i % share} for i in range(1500)])
@@ -573,6 +575,7 @@ def holds(gallery: Gallery, rows: dict[str, np.ndarray]) -> None:
 
 
 @needs("restart")
+@pytest.mark.slow
 def test_a_restart_changes_nothing(backend):
     gallery = backend.open()
     rows = history(gallery)
@@ -639,6 +642,7 @@ def test_there_must_be_something_to_read(tmp_path):
 
 
 @needs("compaction", "restart", "readers")
+@pytest.mark.slow
 def test_compaction_changes_no_answer(backend):
     """Not of the writer, of a reader that followed all along, of one that slept, nor after a restart."""
     gallery = backend.open()

@@ -40,6 +40,7 @@ def chi_square(counts: Tensor, runs: int, kept: int) -> float:
 @pytest.mark.parametrize(
     ("capacity", "sizes", "quantile"), [(2, (1, 3, 4), 24.4), (1, (1, 1, 1), 13.9), (12, (5, 1, 20, 3, 21), 85.4)]
 )
+@pytest.mark.slow
 def test_every_sample_of_a_stream_is_kept_with_the_same_odds(
     capacity: int, sizes: tuple[int, ...], quantile: float
 ) -> None:

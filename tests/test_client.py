@@ -225,6 +225,7 @@ def test_a_prefix_in_the_url_is_kept(server):
     assert asked(server) == [("GET", "/models/v1/versions", None)]
 
 
+@pytest.mark.slow
 def test_threads_may_share_a_client(client, server):
     """They take turns; no answer gets lost or mixed up."""
     server.answers = [(200, b'{"ok": 1}', False)]
@@ -260,6 +261,7 @@ def test_a_token_is_sent_and_nothing_without_one(server):
 
 
 @pytest.mark.parametrize("kind", [Unavailable, Busy, errors.Locked])
+@pytest.mark.slow
 def test_what_may_pass_is_asked_again_and_again(server, kind):
     """As often as was asked for, then raised; what will not pass is raised at once."""
     problem = Problem.of(kind("later"))

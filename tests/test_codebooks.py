@@ -55,6 +55,7 @@ def test_blocks_of_every_shape_agree_with_faiss(books: int, count: int, pairs: i
 
 
 @pytest.mark.parametrize(("books", "count", "pairs"), [(600, 1, 4096), (64, 256, 4096), (200, 1000, 64)])
+@pytest.mark.slow
 def test_no_search_makes_a_tensor_larger_than_a_block(books: int, count: int, pairs: int) -> None:
     """Neither for many samples nor for many books; all scores together would be 2 to 64 times as much."""
     queries, keys = normal(books, count, 6, dtype=torch.float32), normal(books, pairs, 6, dtype=torch.float32)
@@ -82,6 +83,7 @@ def test_moving_features_and_keys_together_moves_no_choice(seed: int) -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 100])
+@pytest.mark.slow
 def test_what_a_sample_finds_does_not_depend_on_its_batch(rows: int) -> None:
     """The search gives the same queries the same keys whatever stands beside them.
 

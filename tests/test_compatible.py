@@ -89,6 +89,7 @@ def test_the_new_models_own_embedding_is_contained_whole(own: int, old: int, ext
 
 @settings(max_examples=40)
 @given(**sizes, seed=seeds)
+@pytest.mark.slow
 def test_the_served_version_gives_the_features_of_the_trained_one(own: int, old: int, extra: int, seed: int) -> None:
     """One matrix instead of two maps; it trains nothing, and its spec and weights rebuild it."""
     made = learned(own, old, extra, 2.0, seed)

@@ -153,6 +153,7 @@ def answering(status: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1)])
+@pytest.mark.slow
 def test_the_health_check_is_healthy_exactly_while_a_version_is_live(status: int, code: int) -> None:
     """It is run here, against another port."""
     program, flag, script = exec_form(only("HEALTHCHECK").split("CMD", 1)[1])

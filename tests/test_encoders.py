@@ -38,6 +38,7 @@ def lite() -> Classifier:
 
 
 @pytest.mark.parametrize(("variant", "size"), [("lite0", 64), ("lite2", 48)])
+@pytest.mark.slow
 def test_folded_features_are_those_of_the_package(variant: str, size: int) -> None:
     """Its network, with normalisation and in its own memory layout, on the documented preprocessing."""
     x = images(3, 3, size, size)

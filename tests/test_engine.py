@@ -19,6 +19,7 @@ def small() -> Batch:
     return Batch.of(torch.rand(ROWS, 784, generator=random), torch.randint(10, (ROWS,), generator=random))
 
 
+@pytest.mark.slow
 def test_ours_and_the_loop_by_hand_do_the_same_work():
     """One figure per line of the table; what was not measured is skipped, not zero."""
     seconds = engine.measure(small(), {"ours": engine.ours, "by_hand": engine.by_hand}, passes=2)

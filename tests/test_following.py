@@ -72,6 +72,7 @@ def learned(made):
 # ---- once, in order
 
 
+@pytest.mark.slow
 def test_each_sample_is_learned_once_and_in_order_whatever_is_sent_twice(tmp_path):
     made = follower(log(tmp_path / "log", messy(300)), tmp_path / "run")
     seen = learned(made)

@@ -106,6 +106,7 @@ def same(hits: list[list[Hit]], reference: Reference, queries, space, k, where=N
 
 
 @pytest.mark.parametrize("rows", [10, 5000, 20000])
+@pytest.mark.slow
 def test_search_equals_the_reference_in_buffer_parts_and_merged_parts(gallery, rows):
     reference, vectors, queries = Reference(), draw(rows, 4), draw(5, 4, seed=1)
     gallery.add(numbered(0, rows), vectors, A)
@@ -148,6 +149,7 @@ def test_a_narrow_query_reads_only_the_leading_coordinates_of_a_wide_row(gallery
     assert hit.score == pytest.approx(0.6, abs=1e-6)  # the row keeps its whole norm
 
 
+@pytest.mark.slow
 def test_rows_of_a_space_that_is_not_read_are_never_returned(gallery):
     """Also not where most of a part is unreadable, and where two spaces share a width."""
     twin = Space("a2", 4)
@@ -235,6 +237,7 @@ def test_where_matches_equal_values_and_tells_true_from_one(gallery):
 
 
 @pytest.mark.parametrize("share", [2, pytest.param(50, marks=pytest.mark.slow), 4000])
+@pytest.mark.slow
 def test_where_is_exact_at_every_selectivity(gallery, share):
     """Gathered rows, FAISS selectors, scans and the buffer all give the reference's answer."""
     rows = 17000
@@ -250,6 +253,7 @@ def test_where_is_exact_at_every_selectivity(gallery, share):
 
 
 @pytest.mark.parametrize("dead", [pytest.param(1, marks=pytest.mark.slow), parts.SPARE, parts.SPARE + 1, 7000])
+@pytest.mark.slow
 def test_removed_rows_never_return_whatever_way_they_are_filtered(gallery, dead, monkeypatch):
     """Few dead rows are fetched and dropped, more go by a selector or, for a batch, a scan; most are swept out."""
     monkeypatch.setattr(parts, "CELLS", 3 * 16384)  # a scan in two blocks
@@ -287,6 +291,7 @@ operations = st.lists(
 
 @given(steps=operations)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
 def test_any_history_equals_the_reference(tmp_path_factory, steps):
     """Adds, overwrites across spaces, removals and reopenings, with tiny parts so that all of them merge."""
     folder = tmp_path_factory.mktemp("history")

@@ -70,6 +70,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("backbone", [MLP, pytest.param(CONV, marks=pytest.mark.slow)], ids=["mlp", "conv"])
 @pytest.mark.parametrize("kind", ["task-il", "domain-il"])
 @pytest.mark.parametrize("optim", OPTIMIZERS)
+@pytest.mark.slow
 def test_no_optimizer_leads_into_the_protected_span(optim, kind, backbone):
     """Momentum from the old task, preconditioning and weight decay included; head and biases included."""
     strategy = GPM(threshold=0.9)

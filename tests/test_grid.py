@@ -58,6 +58,7 @@ def test_any_other_field_is_another_job():
     assert len(seen) == 7
 
 
+@pytest.mark.slow
 def test_what_is_meant_for_another_kind_of_stream_is_excluded_with_the_reason(grid):
     for job in JOBS[2:4]:
         failure = grid.failure(job)
@@ -66,6 +67,7 @@ def test_what_is_meant_for_another_kind_of_stream_is_excluded_with_the_reason(gr
         assert "task_id" in failure["reason"]
 
 
+@pytest.mark.slow
 def test_a_result_is_the_same_wherever_it_is_run(grid, tmp_path):
     again = cell.run(JOBS[0])
     assert json.loads(json.dumps(again.result)) == grid.result(JOBS[0])
@@ -125,6 +127,7 @@ def test_a_budget_stops_learning_and_says_so():
     assert short["counters"]["steps"] < free["counters"]["steps"] / 2
 
 
+@pytest.mark.slow
 def test_tuning_parts_never_see_test_samples():
     whole = cell.run(SMALL).result
     held = cell.run(replace(SMALL, part="validation", label="v")).result
@@ -135,6 +138,7 @@ def test_tuning_parts_never_see_test_samples():
     assert len(held["matrix"]) == len(whole["matrix"]) == 2
 
 
+@pytest.mark.slow
 def test_the_report_says_everything_in_one_file(grid):
     pytest.importorskip("jinja2")
     bench_report.write(grid)
@@ -159,6 +163,7 @@ def test_parquet_holds_the_same_rows(grid):
     ]
 
 
+@pytest.mark.slow
 def test_differences_are_named(grid, tmp_path):
     other = Store.create(tmp_path, [replace(JOBS[0], batch_size=64), *JOBS[1:5]], {})
     workers.work(other, other.jobs(), "a")

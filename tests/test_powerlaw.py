@@ -72,6 +72,7 @@ KERNELS = {  # of 60 samples and tasks that are 3, 2 and 1 experiences old
 
 @pytest.mark.parametrize(("law", "expected"), KERNELS.items(), ids=str)
 @pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.slow
 def test_a_fixed_budget_is_met_exactly_in_every_pass(law: tuple[str, float], expected: list[int], epochs: int) -> None:
     """By hand, for the fourth task; each step gets its even part of the 60, to within 1; the first has none."""
     made = PowerLawRehearsal(capacity=300, budget=60, kernel=law[0], alpha=law[1])

@@ -108,6 +108,7 @@ def steps(strategy: Strategy, backbone: dict, size: int) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize(("backbone", "size"), [(MLP, 3), (MLP, 30), (CONV, 20)], ids=["few", "many", "conv"])
+@pytest.mark.slow
 def test_projected_gradients_lead_where_putting_the_weights_back_does(monkeypatch, name, backbone, size):
     """Step by step, up to rounding: plain SGD takes the first way, what a learner knows nothing of the second."""
     fast = steps(STRATEGIES[name](), backbone, size)

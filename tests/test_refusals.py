@@ -38,6 +38,7 @@ def bad_inputs() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["naive", "replay", "nmc", "simplex"])
 @pytest.mark.parametrize("kind", bad_inputs())
+@pytest.mark.slow
 def test_inputs_that_cannot_be_learned_are_refused_and_leave_no_trace(kind: str, name: str) -> None:
     """Not in weights, buffers, counters, labels or any generator."""
     made, x = learner(plugins.find("strategy", name)()), bad_inputs()[kind]

@@ -332,6 +332,7 @@ STEPS = ["write_new", "commit_folder", "create_exclusive", "write_atomic", "sync
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("nth", [0, 1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 6))])
+@pytest.mark.slow
 def test_a_publish_cut_off_at_any_step_is_completed_by_the_next(registry, monkeypatch, step, after, nth):
     """Before or after the nth call of each step that touches the disk; the reader sees version 1 or 2, whole."""
     filled(registry, 1)
@@ -429,6 +430,7 @@ def test_a_number_taken_by_a_writer_that_knows_no_lock_is_left_to_it(registry, m
     assert registry.publish(make(1)) == 3
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_version(registry):
     """What is listed verifies, and what the pointer names is there, at any moment while others write."""
     done, errors = threading.Event(), []

@@ -64,6 +64,7 @@ FAST = ("replay", "chain")  # a buffer with a generator, and states that are nes
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in FAST else pytest.mark.slow) for n in STRATEGIES])
+@pytest.mark.slow
 def test_a_run_killed_anywhere_and_restored_ends_in_the_same_bits(name: str, tmp_path: Path) -> None:
     """First and last batch of a pass, of an experience, right after its end, and in the middle."""
     whole = learner(STRATEGIES[name]())

@@ -57,6 +57,7 @@ def test_a_batch_across_two_passes_takes_what_is_left_of_one_and_begins_the_othe
     assert sorted(together[:4]) == sorted(together[4:]) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_pass_comes_in_a_drawn_order() -> None:
     """Any owed sample is as likely at any place: over 600 passes, the task at each place, by chi-square (99.9 %)."""
     plan, places = [(3, 9), (1, 2)], torch.zeros(4)

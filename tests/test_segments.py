@@ -142,6 +142,7 @@ def index(folder: Path) -> Path:
 
 @pytest.mark.parametrize("readonly", [False, True])
 @pytest.mark.parametrize("damage", [cut, altered, missing, foreign, unlisted, index])
+@pytest.mark.slow
 def test_a_damaged_file_is_refused_by_name_counted_and_done_without(tmp_path, damage, readonly, caplog, monkeypatch):
     monkeypatch.setattr(indexes, "SMALL", 100)
     gallery = filled(tmp_path, index="ivf")
@@ -226,6 +227,7 @@ def test_every_kind_of_index_gives_exact_scores_and_true_neighbours(tmp_path, ki
 
 
 @pytest.mark.parametrize("width", [8, 200, 256, 251])
+@pytest.mark.slow
 def test_recall_is_measured_when_an_index_is_built(width):
     """Against numpy, on other queries than those that chose the effort; 251 is prime, and has no groups."""
     mixed = draw(6000, 6) @ draw(6, width, seed=1) + 0.3 * draw(6000, width, seed=2)

@@ -138,6 +138,7 @@ def garbage(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "probe.safetensors", "manifest.json"])
 @pytest.mark.parametrize("damage", [flipped, truncated, emptied, removed, garbage])
+@pytest.mark.slow
 def test_a_damaged_file_changes_nothing(slot, registry, kit, caplog, damage, name):
     """Refused once: one log line, one count, a reason that names the file; the live version answers on."""
     kit.publish(registry, 2)
@@ -285,6 +286,7 @@ def test_a_repaired_manifest_is_other_content(slot, registry, kit):
     "text",
     ["", "garbage", "7", "{}", '{"version": "x", "seq": 1}', '{"version": -1, "seq": 1}', '{"version": 1}', "\0"],
 )
+@pytest.mark.slow
 def test_a_garbage_pointer_changes_nothing(slot, registry, kit, text):
     """Refused like a bad artifact; a good pointer afterwards is followed."""
     kit.publish(registry, 2)
@@ -434,6 +436,7 @@ def test_a_server_that_slept_through_a_major_release_follows_what_came_after(slo
     assert slot.version == (3 if level == "major" else 1)
 
 
+@pytest.mark.slow
 def test_retired_versions_are_bounded(registry, shelf, tmp_path, kit):
     """Two stay for a rollback, older ones are freed."""
     import gc

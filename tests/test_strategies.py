@@ -61,6 +61,7 @@ def watched(strategy: Strategy) -> list[tuple[list[int], list[int], int]]:
 @pytest.mark.parametrize("size", [1, 4, 50])
 @pytest.mark.parametrize("epochs", [1, 3])
 @pytest.mark.parametrize("name", ["joint", "cumulative"])
+@pytest.mark.slow
 def test_upper_lines_pass_over_every_sample_exactly_once_per_epoch(name: str, size: int, epochs: int) -> None:
     """Whatever the sizes of experiences and batches."""
     joint = find(name)()

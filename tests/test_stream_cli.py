@@ -40,6 +40,7 @@ def blobs(path, count=120, classes=3):
     np.savez(path, x=(2 * np.eye(6)[y] + random.normal(0, 0.3, (count, 6))).astype(np.float32), y=y)
 
 
+@pytest.mark.slow
 def test_files_are_appended_once_shown_and_trimmed(tmp_path):
     blobs(tmp_path / "a.npz")
     log = tmp_path / "log"

@@ -262,6 +262,7 @@ def test_quarter_turns_are_exact(x, quarters):
 
 @pytest.mark.parametrize("quarters", [0, 1, 2, 3])
 @pytest.mark.parametrize("side", [5, 8])
+@pytest.mark.slow
 def test_interpolated_turns_meet_the_exact_ones(quarters, side):
     """The bilinear path, a hair off a quarter turn, is `rot90`: same direction, same centre."""
     image = torch.rand(2, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -361,6 +362,7 @@ def test_another_seed_is_another_stream(make, options):
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @settings(max_examples=15)
 @given(data=data_sets, share=st.floats(0.01, 0.99), seed=seeds)
+@pytest.mark.slow
 def test_validation_splits_train_and_never_reaches_test(make, data, share, seed):
     """Kept and held-out samples are a partition of each experience's training samples."""
     options = {"experiences": 1} if make in (class_incremental, task_incremental) else {}

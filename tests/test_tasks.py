@@ -118,6 +118,7 @@ def run(strategy: Strategy, count: int = 3, epochs: int = 4) -> tuple[Learner, f
 @pytest.mark.parametrize(
     "make", [AveragedGEM, GEM, InterferedReplay, lambda: GDumb(epochs=5), lambda: LwF(pull=0.3), EWC, MAS]
 )
+@pytest.mark.slow
 def test_methods_of_task_incremental_learning_learn_with_task_ids(make) -> None:
     assert run(make())[1] > 0.9
 

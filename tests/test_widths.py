@@ -20,6 +20,7 @@ def draw(rows: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("index", ["flat", "ivf", "hnsw", "fp16"])
+@pytest.mark.slow
 def test_rows_of_all_widths_compete_by_their_own_cosine(tmp_path, index, monkeypatch):
     """Against numpy, one width after the other; with most of the query in its last coordinates padding would fail."""
     monkeypatch.setattr(indexes, "SMALL", 200)

@@ -20,11 +20,11 @@ from lifelong.errors import (
 )
 from lifelong.following.dead import DeadLetters, Letter
 from lifelong.following.intake import identity
-from lifelong.following.prequential import Prequential
 from lifelong.following.settings import Follow
 from lifelong.following.windows import PageHinkley
 from lifelong.learning import Optim
 from lifelong.learning.checkpoint import Checkpoints
+from lifelong.learning.prequential import Prequential
 from lifelong.release.registry import Registry
 from lifelong.sources.base import Record
 from lifelong.sources.record import decode, encode

@@ -118,14 +118,15 @@ def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
 
 def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
     meter = Meter(learner)
-    spent = [False]
+    spent = False
 
     def fit(experience: Experience) -> None:
-        spent[0] = spent[0] or not _fit(job, meter, experience)
+        nonlocal spent
+        spent = spent or not _fit(job, meter, experience)
 
     found = prequential.run(learner, stream, fit)
     shares = {name: found.pop(name) for name in ("prequential", "majority", "no_change")}
-    return {"metrics": shares, "online": found, **_spending(learner, meter, spent[0])}
+    return {"metrics": shares, "online": found, **_spending(learner, meter, spent)}
 
 
 def _fit(job: Job, meter: Meter, experience: Experience) -> bool:

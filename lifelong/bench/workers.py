@@ -66,9 +66,9 @@ def crew(
         raise ConfigError(f"jobs must be at least 1, got {count}")
     told = {**environment, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
     running: list[subprocess.Popen[bytes]] = []
-    spared = STILLBORN  # ends of processes that had taken no cell
+    left, spared = list(jobs), STILLBORN  # ends of processes that had taken no cell
     try:
-        while left := [job for job in jobs if not store.settled(job, attempt)]:
+        while left := [job for job in left if not store.settled(job, attempt)]:
             for process in [p for p in running if p.poll() is not None]:
                 running.remove(process)
                 if process.returncode and not _blamed(store, left, process, attempt):

@@ -79,8 +79,8 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
             compose.strategy(strategy, own)  # what it refuses, it refuses now
             fields = {**common, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
-    unused = set(settings) - {s for job in found for s in _named(job, settings)}
-    if unused:
+    parts = {part for strategy in strategies for part in strategy.strip().split("+")}
+    if unused := {s for s in settings if s.partition(".")[0] not in parts}:
         raise ConfigError(
             f"write a setting as STRATEGY.KEY=VALUE of a strategy of this grid, got {sorted(unused)[0]!r}"
         )
@@ -92,10 +92,6 @@ def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
     parts = strategy.split("+")
     mine = [s for s in settings if s.partition(".")[0] in parts]
     return tuple(s.partition(".")[2] if len(parts) == 1 else s for s in mine)
-
-
-def _named(job: Job, settings: Sequence[str]) -> list[str]:
-    return [s for s in settings if s.partition(".")[0] in job.strategy.split("+")]
 
 
 def _local(store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, *, quiet: bool) -> None:

@@ -27,13 +27,11 @@ SHOWN = ("acc_final", "acc_avg_incremental", "bwt_gem", "prequential", "majority
 def write(store: Store) -> None:
     """Write `results.json`, `results.csv`, `results.parquet` (where pyarrow is there), `report.html` and pictures."""
     cells, standings = rows.cells(store), rows.standings(store)
-    for row in standings:
-        row["metrics"] = {name: tuple(value) for name, value in row["metrics"].items()}
-    body = {"cells": cells, "standings": [_plain(row) for row in standings]}
-    files.write_atomic(store.folder / "results.json", files.canonical_json(_plain(body)))
+    body = _plain({"cells": cells, "standings": standings})
+    files.write_atomic(store.folder / "results.json", files.canonical_json(body))
     files.write_atomic(store.folder / "results.csv", _csv(cells))
     _parquet(store.folder / "results.parquet", cells)
-    _page(store)
+    _page(store, standings)
 
 
 def report(folder: Path) -> None:
@@ -110,14 +108,14 @@ def _parquet(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     files.write_atomic(path, buffer.getvalue())
 
 
-def _page(store: Store) -> None:
+def _page(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
     try:
         import jinja2
 
         from lifelong.commands import bench_figures
     except ImportError as error:
         raise ConfigError("a report needs Jinja2 and Matplotlib: pip install 'lifelong[bench]'") from error
-    standings, jobs = rows.standings(store), store.jobs()
+    jobs = store.jobs()
     found = [result for job in jobs if (result := store.result(job))]
     pictures = {}
     for scenario in dict.fromkeys(row["scenario"] for row in standings):

@@ -8,8 +8,8 @@ from typing import Any
 
 from lifelong.commands import tables
 from lifelong.errors import NotFound
-from lifelong.following.prequential import Prequential
 from lifelong.learning.checkpoint import Checkpoints
+from lifelong.learning.prequential import Prequential
 
 
 def run(*, run_folder: Path, as_json: bool) -> None:

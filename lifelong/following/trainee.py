@@ -11,11 +11,11 @@ from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.following.guard import Guard, finite
 from lifelong.following.intake import Row
-from lifelong.following.prequential import Prequential
 from lifelong.following.publisher import Publisher
 from lifelong.following.settings import Follow
 from lifelong.following.windows import Windows
 from lifelong.learning import Learner, Strategy
+from lifelong.learning.prequential import Prequential
 from lifelong.types import Batch, Experience
 
 

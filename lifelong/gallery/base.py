@@ -198,3 +198,28 @@ class Gallery(Protocol):
 
     def close(self) -> None:
         """Let go of files and locks; views stay usable."""
+
+
+class Current:
+    """What a gallery answers by its newest view; a backend says which that is."""
+
+    def view(self) -> View:
+        """Return the gallery as it is now."""
+        raise NotImplementedError
+
+    def search(
+        self,
+        queries: Vectors,
+        space: Space,
+        k: int = 10,
+        where: Where | None = None,
+        *,
+        offset: int = 0,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """Return up to `k` hits of each query, best first; see `Gallery.search`."""
+        return self.view().search(queries, space, k, where, offset=offset, exact=exact)
+
+    def stats(self) -> Stats:
+        """Return how much it holds."""
+        return self.view().stats()

@@ -33,7 +33,7 @@ import faiss
 
 from lifelong.errors import ConfigError, Unavailable, UnknownName
 from lifelong.gallery import inputs
-from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
+from lifelong.gallery.base import Current, Payload, Row, Stats, Vectors
 from lifelong.gallery.compaction import Compactor
 from lifelong.gallery.indexes import KINDS
 from lifelong.gallery.loading import Loader
@@ -47,7 +47,7 @@ SEAL = 4096
 
 
 @final
-class EmbeddedGallery:
+class EmbeddedGallery(Current):
     """A `Gallery` in a folder; every method may be called from any thread.
 
     Args:
@@ -158,19 +158,6 @@ class EmbeddedGallery:
         """Return up to `limit` rows whose sequence number is above `after`, oldest first."""
         self._open()
         return [self._loader.row(record) for record in self._store.rows(after, inputs.count(limit, "limit"))]
-
-    def search(
-        self,
-        queries: Vectors,
-        space: Space,
-        k: int = 10,
-        where: Where | None = None,
-        *,
-        offset: int = 0,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """Return up to `k` hits of each query, best first; see `Gallery.search`."""
-        return self.view().search(queries, space, k, where, offset=offset, exact=exact)
 
     def view(self) -> FrozenView:
         """Return the gallery as it is now."""

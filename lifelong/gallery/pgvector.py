@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from lifelong.errors import ConfigError, Unavailable
 from lifelong.gallery import driver, inputs
-from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
+from lifelong.gallery.base import Current, Payload, Row, Vectors
 from lifelong.types import Space
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ EFFORT = 100
 
 
 @final
-class PgVectorGallery:
+class PgVectorGallery(Current):
     """A `Gallery` in PostgreSQL; every method may be called from any thread, in any number of processes.
 
     Args:
@@ -171,27 +171,10 @@ class PgVectorGallery:
         found: list[Row] = self._ask.paged(self.view(), after, inputs.count(limit, "limit"))
         return found
 
-    def search(
-        self,
-        queries: Vectors,
-        space: Space,
-        k: int = 10,
-        where: Where | None = None,
-        *,
-        offset: int = 0,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """Return up to `k` hits of each query, best first; see `Gallery.search`."""
-        return self.view().search(queries, space, k, where, offset=offset, exact=exact)
-
     def view(self) -> RemoteView:
         """Return the gallery as it is now, as far as this process has seen."""
         self._open()
         return self._view
-
-    def stats(self) -> Stats:
-        """Return how much it holds."""
-        return self.view().stats()
 
     def commit(self) -> int:
         """Return the newest sequence number; each change was durable when it returned."""

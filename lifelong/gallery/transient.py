@@ -12,7 +12,7 @@ import numpy as np
 
 from lifelong.errors import SpaceError, Unavailable
 from lifelong.gallery import inputs
-from lifelong.gallery.base import Hit, Payload, Row, Stats, Vectors, Where
+from lifelong.gallery.base import Current, Payload, Row, Vectors
 from lifelong.gallery.inputs import Floats
 from lifelong.gallery.memory import Memory
 from lifelong.gallery.view import FrozenView
@@ -23,7 +23,7 @@ Held = tuple[int, str, Floats, str]  # sequence number, space, vector, payload
 
 
 @final
-class MemoryGallery:
+class MemoryGallery(Current):
     """A `Gallery` without files; every search is exact, every method may be called from any thread.
 
     Args:
@@ -106,27 +106,10 @@ class MemoryGallery:
             later = ((name, held) for name, held in self._rows.items() if held[0] > after)
             return [_row(name, held) for name, held in islice(later, size)]
 
-    def search(
-        self,
-        queries: Vectors,
-        space: Space,
-        k: int = 10,
-        where: Where | None = None,
-        *,
-        offset: int = 0,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        """Return up to `k` hits of each query, best first; see `Gallery.search`."""
-        return self.view().search(queries, space, k, where, offset=offset, exact=exact)
-
     def view(self) -> FrozenView:
         """Return the gallery as it is now."""
         self._open()
         return self._view
-
-    def stats(self) -> Stats:
-        """Return how much it holds."""
-        return self.view().stats()
 
     def commit(self) -> int:
         """Return the newest sequence number; nothing here outlives the process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import final
 
@@ -22,7 +22,9 @@ BLOCK = 256  # queries scored together, fewer where each wants so many hits that
 PAIRS = 2**22  # pairs of query and row in memory
 ROUNDING = 2.0**-24
 LEAST = -2.0  # less than any cosine, more than where there is no row
+PLANS = 8  # of searches without a condition, kept with a view
 Allowed = tuple[Part, Mask | None, list[Band]]  # a part, its rows, and those of each width
+Pairs = tuple[Integers, Integers]  # queries, and rows of one part
 
 
 @final
@@ -36,6 +38,7 @@ class FrozenView:
         widths: Width of each space that was ever written.
         rows: Living rows of each space that has any.
         sequence: Number of the newest change in it.
+        plans: What `_searched` found for the spaces that somebody read.
     """
 
     parts: tuple[Part, ...]
@@ -43,6 +46,7 @@ class FrozenView:
     widths: Mapping[str, int]
     rows: Mapping[str, int]
     sequence: int
+    plans: dict[frozenset[str], list[Allowed]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def spaces(self) -> frozenset[str]:
@@ -72,12 +76,21 @@ class FrozenView:
             )
         unit = inputs.queries(queries, space)
         wanted = inputs.page(k, offset)
-        parts = list(self._searched(space, inputs.condition(where)))
+        parts = self._plan(space, inputs.condition(where))
         hits: list[list[Hit]] = []
         block = min(BLOCK, PAIRS // min(wanted.stop, PAIRS, 1 + sum(self.rows.values())))
         for start in range(0, len(unit), block):
             hits += self._best(unit[start : start + block], wanted, parts, exact)
         return hits
+
+    def _plan(self, space: Space, condition: Condition) -> list[Allowed]:
+        """Return what is searched; kept for the next search if it has no condition."""
+        plan = None if condition else self.plans.get(space.reads)
+        if plan is None:
+            plan = list(self._searched(space, condition))
+            if not condition and len(self.plans) < PLANS:
+                self.plans[space.reads] = plan
+        return plan
 
     def _searched(self, space: Space, condition: Condition) -> Iterator[Allowed]:
         """Yield each part with the rows that may be found, and those of each width, which has queries of its own."""
@@ -155,7 +168,7 @@ class FrozenView:
         return iter(placed.tolist())
 
 
-def _candidates(searched: list[Asked], k: int, exact: bool) -> list[tuple[Integers, Integers]]:
+def _candidates(searched: list[Asked], k: int, exact: bool) -> list[Pairs]:
     """Return for each part pairs (query, row) that hold every row which may be among the `k` best, ties included.
 
     A float32 product is off by at most `error`. So the k-th best row scores at least `kth - error` exactly, and a
@@ -164,18 +177,26 @@ def _candidates(searched: list[Asked], k: int, exact: bool) -> list[tuple[Intege
     may miss a few says that its list is complete.
     """
     tops = [asked.top(k, exact=exact) for asked in searched]
+    scores = np.concatenate([top.scores for top in tops], axis=1)
     error = max(_error(asked.part.width) * asked.stretch for asked in searched)
-    cut = kth(np.concatenate([top.scores for top in tops], axis=1), k) - 2 * error
-    found = []
-    for asked, top in zip(searched, tops, strict=True):
-        short = top.floor >= np.maximum(cut, LEAST)
-        query, column = np.nonzero(top.scores >= np.where(short, np.inf, np.maximum(cut, LEAST))[:, None])
-        pairs = [(query, top.rows[query, column])]
-        for q in np.flatnonzero(short) if short.any() else ():
-            more = asked.above(int(q), float(cut[q]))
-            pairs.append((np.full(len(more), q), more))
-        found.append((np.concatenate([q for q, _ in pairs]), np.concatenate([r for _, r in pairs])))
+    cut = np.maximum(kth(scores, k) - 2 * error, LEAST)
+    column, query = np.nonzero((scores >= cut[:, None]).T)
+    row = np.concatenate([top.rows for top in tops], axis=1)[query, column]
+    ends = [0, *np.searchsorted(column, np.cumsum([top.rows.shape[1] for top in tops])).tolist()]
+    found = [(query[start:end], row[start:end]) for start, end in pairwise(ends)]
+    for at, short in enumerate(np.stack([top.floor for top in tops]) >= cut):
+        if short.any():
+            found[at] = _rescanned(searched[at], found[at], np.flatnonzero(short), cut)
     return found
+
+
+def _rescanned(asked: Asked, found: Pairs, queries: Integers, cut: Doubles) -> Pairs:
+    """Return candidates `found` in a part, those of `queries` replaced by all rows that score `cut` or more."""
+    query, row = found
+    kept = ~np.isin(query, queries)
+    more = [asked.above(q, float(cut[q])) for q in queries.tolist()]
+    again = np.repeat(queries, [len(rows) for rows in more])
+    return np.concatenate([query[kept], again]), np.concatenate([row[kept], *more])
 
 
 def _error(width: int) -> float:

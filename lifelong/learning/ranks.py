@@ -39,6 +39,11 @@ class Ranks:
     first = True  # whether this process reads sources, commits and publishes
     count = 1  # processes
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a run notes of its processes: with another number of them it would end with other bits."""
+        return {"processes": self.count} if self.count > 1 else {}
+
     def taking(self, strategy: Strategy, model: nn.Module) -> Ranks:
         """Return these processes, ready to train a model; raise `ConfigError` if together they cannot."""
         return self

@@ -6,6 +6,7 @@ Everything is float64, so that sums in another order differ by far less than any
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,7 +38,10 @@ def precision(name: str) -> torch.dtype:
 
 
 def strategy(name: str) -> Strategy:
-    parts = [find("replay", **SMALL, policy="balanced") if n == "balanced" else find(n, **ARGUMENTS.get(n, {})) for n in name.split("+")]
+    parts = [
+        find("replay", **SMALL, policy="balanced") if n == "balanced" else find(n, **ARGUMENTS.get(n, {}))
+        for n in name.split("+")
+    ]
     return parts[0] if len(parts) == 1 else Chain(*parts)
 
 
@@ -72,14 +76,18 @@ def trained(name: str, ranks: Ranks = ALONE) -> Learner:
     return made
 
 
+def kept(made: Learner, states: list[dict]) -> None:
+    states.append(made.state())
+
+
 def resumed(name: str, ranks: Ranks) -> Learner:
     """The same, but stopped in the middle of the second experience, and gone on with by a fresh learner."""
     made, fresh = learner(name, ranks), learner(name, ranks)
     for experience in experiences(made):
         if experience.index == 1:
-            steps: list[dict] = []
-            made.fit(experience, epochs=2, on_step=lambda: steps.append(made.state()))
-            fresh.restore(ranks.told(steps[2]))
+            states = list[dict]()
+            made.fit(experience, epochs=2, on_step=partial(kept, made, states))
+            fresh.restore(ranks.told(states[2]))
             made = fresh
         made.fit(experience, epochs=2)
     return made

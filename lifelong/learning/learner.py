@@ -66,12 +66,11 @@ class Learner:
         if setting is not None:
             self.strategy.needs.refuse_unless(setting.kind, setting.provides, type(self.strategy).__name__)
         self.device, self.batch_size, self.optim = torch.device(device), batch_size, optim or Optim()
-        self.labels = LabelMap()
         self.random, self.shuffle = torch.Generator().manual_seed(seed), shuffle
         self.model = model.to(self.device)
         self.strategy.adapt(self.model)
         self.model.to(self.device)
-        self.ranks = ranks.taking(self.strategy, self.model)
+        self.labels, self.ranks = LabelMap(), ranks.taking(self.strategy, self.model)
         self.tasks: dict[int, list[int]] = {}  # class indices by task, kept in a task-incremental setting only
         self.by_task = setting is not None and setting.kind == "task-il"
         self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}

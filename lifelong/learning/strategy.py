@@ -60,9 +60,8 @@ class Needs:
             if getattr(self, fact) and fact not in have:
                 raise ConfigError(f"{who} needs {fact}, which this {kind} stream does not provide; {hint}")
         if kind not in self.scenarios:
-            raise ConfigError(
-                f"{who} is meant for {', '.join(sorted(self.scenarios))}, got a {kind} stream; choose another strategy"
-            )
+            meant = ", ".join(sorted(self.scenarios))
+            raise ConfigError(f"{who} is meant for {meant}, got a {kind} stream; choose another strategy")
 
 
 class Strategy:

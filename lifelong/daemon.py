@@ -70,6 +70,7 @@ class Trainer:
         self.about = {"scenario": scenario.signature, **(about or {})}
         self.stop = Event()  # set it from a signal handler: the run commits and raises Stopped
         self.progress = Progress()
+        self.first = learner.ranks.first  # of several processes only one looks, commits and publishes
         self._training = validation(scenario, self.plan.held_out, seed=self.plan.seed)
 
     def watch(self, notify: Notify) -> None:
@@ -84,26 +85,30 @@ class Trainer:
             ConfigError: The folder holds a run of something else.
             Stopped: `stop` was set.
         """
+        if not self.first:
+            return self._run(None)
         self.run_folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.run_folder / ".lock", "wait for it or use another folder"):
             same_run(self.run_folder, self.about)
-            commits = Checkpoints(self.run_folder / "checkpoints")
-            self._resume(commits)
-            for index in range(len(self.progress.matrix) * self.plan.publish_every, len(self.scenario)):
-                if self.learner.position["experience"] == index:
-                    self._learn(self._training[index], commits)
-                    # What the candidate is compared with is committed first: repeated after a kill, the comparison
-                    # must not be with the candidate itself.
-                    self.progress.parent = self.registry.current() if self.registry else None
-                    self._commit(commits)
-                if (index + 1) % self.plan.publish_every == 0 or index + 1 == len(self.scenario):
-                    self._finish(index)
-                    self._commit(commits)
+            return self._run(Checkpoints(self.run_folder / "checkpoints"))
+
+    def _run(self, commits: Checkpoints | None) -> Progress:
+        self._resume(commits)
+        for index in range(len(self.progress.matrix) * self.plan.publish_every, len(self.scenario)):
+            if self.learner.position["experience"] == index:
+                self._learn(self._training[index], commits)
+                # What the candidate is compared with is committed first: repeated after a kill, the comparison
+                # must not be with the candidate itself.
+                self.progress.parent = self.registry.current() if self.registry else None
+                self._commit(commits)
+            if (index + 1) % self.plan.publish_every == 0 or index + 1 == len(self.scenario):
+                self._finish(index)
+                self._commit(commits)
         return self.progress
 
-    def _learn(self, experience: Experience, commits: Checkpoints) -> None:
+    def _learn(self, experience: Experience, commits: Checkpoints | None) -> None:
         def on_step() -> None:
-            stopping = self.stop.is_set()
+            stopping = self.learner.ranks.agreed(self.stop.is_set())
             if stopping or self.learner.counters["steps"] % self.plan.commit_every == 0:
                 self._commit(commits)
             self._tell("step", plain(self.learner))
@@ -115,6 +120,8 @@ class Trainer:
         self.learner.fit(experience, self.plan.epochs, on_step=on_step)
 
     def _finish(self, index: int) -> None:
+        if not self.first:
+            return
         row = [self.learner.score(e) for e in self._tested()]
         if self.registry is not None:
             self._publish(self.registry, index, row)
@@ -179,11 +186,12 @@ class Trainer:
         if self._notify:
             self._notify(kind, facts)
 
-    def _commit(self, commits: Checkpoints) -> None:
-        commits.commit({"learner": self.learner.state(), "progress": asdict(self.progress)})
+    def _commit(self, commits: Checkpoints | None) -> None:
+        if commits:
+            commits.commit({"learner": self.learner.state(), "progress": asdict(self.progress)})
 
-    def _resume(self, commits: Checkpoints) -> None:
-        state = commits.latest()
+    def _resume(self, commits: Checkpoints | None) -> None:
+        state = self.learner.ranks.told(commits.latest() if commits else None)
         if state is None:
             return
         self.learner.restore(state["learner"])

@@ -39,7 +39,7 @@ class AveragedGEM(Strategy):
         seed: Of the memory's own generators.
     """
 
-    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
+    needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
     strength = "samples"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "one averaged constraint needs a smaller learning rate than this law's to keep classes apart"

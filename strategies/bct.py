@@ -36,7 +36,7 @@ class BackwardCompatible(Strategy):
         old: The version to be compatible with from the start, with features as wide as the model's; None begins anew.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it makes versions comparable; chain it with rehearsal against forgetting"

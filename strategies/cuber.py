@@ -61,7 +61,7 @@ class CUBER(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
     by_gradient = True
     strength = "threshold"
@@ -106,6 +106,10 @@ class CUBER(Strategy):
         chosen = self.trust.scaling.records[layer].related.get(self.trust.task, [])
         free = self.anchors.get(layer, {})
         return {t: "R3" if t in free else "R2" if t in chosen else "R1" for t in self.trust.finished}
+
+    def noted(self) -> list[Tensor]:
+        """Return the gradients' coordinates along the memory."""
+        return self.trust.noted()
 
     def project(self, model: nn.Module) -> None:
         """Choose the regimes after the first steps; then check them, and pull free weights back."""

@@ -26,7 +26,7 @@ class Cumulative(Strategy):
     Early samples are passed over once per experience. Memory and time per experience grow without bound.
     """
 
-    needs = Needs(boundaries=True, bounded=False, scenarios=KINDS - {"online"})
+    needs = Needs(distributed=True, boundaries=True, bounded=False, scenarios=KINDS - {"online"})
 
     def __init__(self) -> None:
         self.samples = Everything()

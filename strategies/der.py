@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.dark import DarkMemory, distance
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
@@ -37,6 +37,7 @@ class DarkReplay(Strategy):
         seed: Of the memory's own generator.
     """
 
+    needs = Needs(distributed=True)
     strength = "alpha"
 
     def __init__(self, capacity: int = 1000, alpha: float = 0.5, ratio: float = 1.0, seed: int = 0) -> None:

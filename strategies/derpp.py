@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.dark import DarkMemory, distance
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
@@ -36,6 +36,7 @@ class DarkReplayPlus(Strategy):
         seed: Of the memory's own generator.
     """
 
+    needs = Needs(distributed=True)
     strength = "ratio"
 
     def __init__(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError, UnknownName
-from lifelong.learning import Reservoir, Strategy
+from lifelong.learning import Needs, Reservoir, Strategy
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier
 from lifelong.models.bottleneck import BottleneckHead
@@ -59,6 +59,8 @@ class DiscreteKeyValueBottleneck(Strategy):
         threshold: A key is replaced below this share of an even share of a step's samples.
         seed: Of this strategy's own generator.
     """
+
+    needs = Needs(distributed=True)
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Reservoir, Strategy
+from lifelong.learning import Needs, Reservoir, Strategy
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
@@ -35,6 +35,7 @@ class AsymmetricReplay(Strategy):
         seed: Of the memory's own generator.
     """
 
+    needs = Needs(distributed=True)
     strength = "ratio"
 
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, seed: int = 0) -> None:

@@ -39,7 +39,9 @@ class EWC(Strategy):
         seed: Of the drawing of samples.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "new classes still take old ones over in a single head; it keeps old tasks when the inputs drift"

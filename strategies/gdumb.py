@@ -40,7 +40,7 @@ class GDumb(Strategy):
         seed: Of the memory, the fresh weights and the order of samples.
     """
 
-    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
+    needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class GEM(Strategy):
         seed: Of the memory's own generators.
     """
 
-    needs = Needs(boundaries=True, scenarios=KINDS - {"online"})
+    needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
 
     def __init__(self, capacity: int = 256, margin: float = 0.5, seed: int = 0) -> None:
         if margin < 0:

@@ -42,7 +42,7 @@ class GPM(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
     by_gradient = True
     strength = "threshold"

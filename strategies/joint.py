@@ -28,7 +28,7 @@ class Joint(Strategy):
     Memory and time per experience grow without bound: it shows what is possible, not what is affordable.
     """
 
-    needs = Needs(boundaries=True, bounded=False, scenarios=KINDS - {"online"})
+    needs = Needs(distributed=True, boundaries=True, bounded=False, scenarios=KINDS - {"online"})
 
     def __init__(self) -> None:
         self.samples = Everything()

@@ -35,7 +35,9 @@ class LwF(Strategy):
         temperature: T, > 0.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "new columns are free to outgrow the distilled ones; it keeps old tasks when inputs drift"

@@ -33,7 +33,9 @@ class MAS(Strategy):
         seed: Of the drawing of samples.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
     strength = "pull"
 
     def __init__(self, pull: float = 0.02, samples: int = 256, seed: int = 0) -> None:

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Reservoir, Strategy
+from lifelong.learning import Needs, Reservoir, Strategy
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.passes import FirstPass
@@ -39,6 +39,7 @@ class InterferedReplay(Strategy):
         seed: Of the memory's own generator.
     """
 
+    needs = Needs(distributed=True)
     strength = "ratio"
 
     def __init__(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import final
 
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 
 
 @final
 class Naive(Strategy):
     """Train on what comes, keep nothing."""
 
+    needs = Needs(distributed=True)
     exempt = {  # noqa: RUF012 - a constant
         "effective above zero": "it is what the others are compared with",
         "beats naive": "it is naive",

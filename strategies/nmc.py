@@ -12,7 +12,7 @@ from typing import final
 
 from torch import nn
 
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
@@ -25,6 +25,8 @@ class NearestMean(Strategy):
     Args:
         normalise: Scale features to unit norm first.
     """
+
+    needs = Needs(distributed=True)
 
     def __init__(self, normalise: bool = True) -> None:
         self.normalise, self.first = normalise, FirstPass()

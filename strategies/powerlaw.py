@@ -57,7 +57,9 @@ class PowerLawRehearsal(Strategy):
         seed: Of this strategy's own generators.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
     strength = "ratio"
 
     def __init__(
@@ -82,7 +84,7 @@ class PowerLawRehearsal(Strategy):
         self.ratio, self.alpha, self.kernel, self.mode, self.budget = ratio, alpha, kernel, mode, budget
         self.met: Tasks | Moments = Tasks(capacity, buffer, seed)
         if mode == "stochastic":
-            self.needs, self.met = Needs(), Moments(capacity, buffer, seed)
+            self.needs, self.met = Needs(distributed=True), Moments(capacity, buffer, seed)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Plan what accompanies the new experience.

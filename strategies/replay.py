@@ -14,7 +14,7 @@ from typing import final
 from torch import nn
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.buffers import make_buffer
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
@@ -32,6 +32,7 @@ class Replay(Strategy):
         seed: Of the memory's own generator.
     """
 
+    needs = Needs(distributed=True)
     strength = "ratio"
 
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, policy: str = "reservoir", seed: int = 0) -> None:

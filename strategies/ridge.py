@@ -13,7 +13,7 @@ from typing import final
 
 from torch import nn
 
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier
@@ -29,6 +29,8 @@ class StreamingRidge(Strategy):
         width: M random ReLU features, drawn once from the model's generator; 0 regresses on the features themselves.
         ridge: Added to the diagonal of the Gram matrix, > 0.
     """
+
+    needs = Needs(distributed=True)
 
     def __init__(self, width: int = 1000, ridge: float = 1.0) -> None:
         self.width, self.ridge, self.first = width, ridge, FirstPass()

@@ -33,7 +33,9 @@ class SynapticIntelligence(Strategy):
         damping: xi, > 0: keeps Omega finite for weights that hardly moved.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
     strength = "pull"
     keeps_delta = True
     exempt = {  # noqa: RUF012 - a constant

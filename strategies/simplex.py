@@ -39,7 +39,9 @@ class Simplex(Strategy):
             the first ones.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"}))
+    needs = Needs(
+        distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
+    )
 
     exempt = {"beats naive": "it makes features comparable; chain it with rehearsal against forgetting"}  # noqa: RUF012
 

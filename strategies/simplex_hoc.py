@@ -65,7 +65,7 @@ class SimplexHOC(Strategy):
         pretrained: The model comes trained: hold the first experience to it, too.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
     reshapes = True
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it makes features comparable; chain it with rehearsal against forgetting",

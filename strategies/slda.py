@@ -14,7 +14,7 @@ from typing import final
 
 from torch import nn
 
-from lifelong.learning import Strategy
+from lifelong.learning import Needs, Strategy
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.models import Classifier
@@ -29,6 +29,8 @@ class StreamingLDA(Strategy):
     Args:
         shrinkage: Share (0..1] of the identity in the covariance.
     """
+
+    needs = Needs(distributed=True)
 
     def __init__(self, shrinkage: float = 1e-2) -> None:
         self.shrinkage, self.first = shrinkage, FirstPass()

@@ -42,7 +42,7 @@ class TRGP(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
     by_gradient = True
     strength = "threshold"
@@ -68,6 +68,10 @@ class TRGP(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a new task; it must carry an id of its own."""
         self.trust.begin(model, experience)
+
+    def noted(self) -> list[Tensor]:
+        """Return the gradients' coordinates along the memory."""
+        return self.trust.noted()
 
     def project(self, model: nn.Module) -> None:
         """Look at the first gradients, then choose the related tasks of each layer."""

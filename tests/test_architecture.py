@@ -61,6 +61,7 @@ LIBRARY: dict[str, set[str]] = {
     "commands": VALUES | FILES | DATA | {"adapters", "bench", "checks", "client", "compose", "daemon", "following"}
     | {"gallery", "learning", "models", "plan", "release", "sources", "streams", "telemetry", "tokens"},
     "cli": {"errors", "commands"},
+    "__main__": {"cli"},
 }  # fmt: skip
 STRATEGIES = {"errors", "types", "models", "learning"}
 STRATEGIES |= {"labels"}  # the label map that `prepare` is handed

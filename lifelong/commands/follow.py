@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
+from threading import Event
 from typing import Any
 
 import click
@@ -14,12 +14,16 @@ import torch
 
 from lifelong import compose, files
 from lifelong.commands import tables
-from lifelong.commands.train import device_of
+from lifelong.commands.train import device_of, stop_by_signal
 from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError
+from lifelong.following.along import END, leading
 from lifelong.following.follower import Follower
+from lifelong.following.publisher import Publisher
 from lifelong.following.settings import Follow, StreamSetting
+from lifelong.following.trainee import Trainee
 from lifelong.learning import Learner, Optim
+from lifelong.learning.ranks import joined
 from lifelong.models import build
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
@@ -67,33 +71,42 @@ def run(
     logging.getLogger("lifelong").setLevel(logging.WARNING)  # outages and damaged commits are said, not only logged
     told = Follow.of(compose.parse(list(follow), ["follow"])["follow"])
     optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    with locate(source, on_gap=told.on_gap, limit=told.record_bytes) as found:
-        spec = compose.model_spec(model, _shape(run_folder, found), strategy, model_set)
+    plan = Plan(
+        commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
+        max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
+    )  # fmt: skip
+    with joined(device_of(device)) as ranks:
 
-        def learner() -> Learner:
-            return Learner(
+        def making(spec: Mapping[str, Any]) -> Callable[[], Learner]:
+            return lambda: Learner(
                 build(spec, seed=seed), compose.strategy(strategy, settings), optim=optim, batch_size=batch_size,
-                seed=seed, device=device_of(device), setting=StreamSetting(told.named_kind, told.provides),
+                seed=seed, device=device_of(device), setting=StreamSetting(told.named_kind, told.provides), ranks=ranks,
             )  # fmt: skip
 
-        about = {
-            "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
-            "strategy": strategy, "settings": list(settings),
-            "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
-            "batch_size": batch_size, "held_out": held_out, "seed": seed,
-        }  # fmt: skip
-        plan = Plan(
-            commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
-            max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
-        )  # fmt: skip
-        where = Registry(registry, create=True) if registry else None
-        follower = Follower(learner, found, run_folder, registry=where, plan=plan, settings=told, about=about)
-        _until_stopped(follower, as_json)
+        if not ranks.first:
+            stop_by_signal(Event())  # the first process says when to stop
+            publisher = Publisher(None, told, plan, {}, lambda *_: None)
+            publisher.share = held_out if registry else 0.0
+            if (spec := ranks.told(None)) != END:
+                Trainee(making(spec), told, publisher).along()
+            return
+        with leading(ranks), locate(source, on_gap=told.on_gap, limit=told.record_bytes) as found:
+            spec = compose.model_spec(model, _shape(run_folder, found), strategy, model_set)
+            about = {
+                "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
+                "strategy": strategy, "settings": list(settings),
+                "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
+                "batch_size": batch_size, "held_out": held_out, "seed": seed, **ranks.about,
+            }  # fmt: skip
+            where = Registry(registry, create=True) if registry else None
+            ranks.tell(spec)
+            make = making(spec)
+            follower = Follower(make, found, run_folder, registry=where, plan=plan, settings=told, about=about)
+            _until_stopped(follower, as_json)
 
 
 def _until_stopped(follower: Follower, as_json: bool) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: follower.stop.set())
+    stop_by_signal(follower.stop)
     follower.watch(_Lines(as_json))
     try:
         follower.run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lifelong.commands import tables
 from lifelong.daemon import Stopped, Trainer
 from lifelong.errors import ConfigError
 from lifelong.learning import Learner, Optim
+from lifelong.learning.ranks import joined
 from lifelong.models import build
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
@@ -59,15 +61,6 @@ def run(
     stream = make_scenario(scenario, data_root, seed)
     spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
     optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    learner = Learner(
-        build(spec, seed=seed),
-        compose.strategy(strategy, settings),
-        optim=optim,
-        batch_size=batch_size,
-        seed=seed,
-        device=device_of(device),
-        setting=stream,
-    )
     plan = Plan(
         epochs=epochs,
         commit_every=commit_every,
@@ -89,16 +82,34 @@ def run(
         "held_out": held_out,
         "seed": seed,
     }
-    where = Registry(registry, create=True) if registry else None
-    trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about=about)
+    with joined(device_of(device)) as ranks:
+        learner = Learner(
+            build(spec, seed=seed),
+            compose.strategy(strategy, settings),
+            optim=optim,
+            batch_size=batch_size,
+            seed=seed,
+            device=device_of(device),
+            setting=stream,
+            ranks=ranks,
+        )
+        where = Registry(registry, create=True) if registry and ranks.first else None
+        trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about={**about, **ranks.about})
+        stop_by_signal(trainer.stop)
+        try:
+            progress = trainer.run() if as_json or not ranks.first else _watched(trainer, stream)
+        except Stopped as stopped:
+            if ranks.first:
+                tables.console.print(str(stopped))
+            return
+    if ranks.first:
+        _report(progress.matrix, progress.versions, stream, as_json)
+
+
+def stop_by_signal(stop: Event) -> None:
+    """Have SIGTERM and SIGINT set `stop`; of several processes the first one's counts."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: trainer.stop.set())
-    try:
-        progress = trainer.run() if as_json else _watched(trainer, stream)
-    except Stopped as stopped:
-        tables.console.print(str(stopped))
-        return
-    _report(progress.matrix, progress.versions, stream, as_json)
+        signal.signal(number, lambda *_: stop.set())
 
 
 def sample_shape(stream: Scenario) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ import torch
 
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
+from lifelong.following.along import taken, taking
 from lifelong.following.guard import Guard, finite
 from lifelong.following.intake import Row
 from lifelong.following.publisher import Publisher
@@ -35,6 +36,7 @@ class Trainee:
     def __init__(self, make: Callable[[], Learner], settings: Follow, publisher: Publisher) -> None:
         self._make, self.settings, self.publisher = make, settings, publisher
         self.learner = make()
+        self.ranks = self.learner.ranks
         refuse_unless_streaming(self.learner.strategy)
         self.windows, self.prequential, self.guard = Windows(settings), Prequential(), Guard(settings.spike)
         self.loss = 0.0
@@ -48,6 +50,8 @@ class Trainee:
         """
         if not rows:
             return "", []
+        if self.ranks.count > 1:  # stacking them costs
+            self.ranks.tell(taking(rows, careful))
         first = rows[0].record.time, rows[0].sample.task
         if self.windows.take(len(rows), first) and self.windows.by != "none":
             self.learner.begin(self._experience())
@@ -67,9 +71,20 @@ class Trainee:
         samples = self.windows.samples
         if not samples or self.windows.by == "none":
             return 0
+        self.ranks.tell({"do": "close"})
         self.learner.end(self._experience())
         self.windows.close()
         return samples
+
+    def along(self) -> None:
+        """Do what the first process's trainee does, until that process says that it has ended."""
+        while (said := self.ranks.told(None))["do"] != "end":
+            if said["do"] == "take":
+                self.take(taken(said), said["careful"])
+            elif said["do"] == "close":
+                self.close()
+            else:
+                self.restore(said["state"])
 
     def state(self) -> dict[str, Any]:
         """Return everything that a bit-exact continuation needs."""
@@ -77,6 +92,7 @@ class Trainee:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave, into a fresh learner: the one before may have grown since."""
+        self.ranks.tell({"do": "restore", "state": state})
         self.learner = self._make()
         self.learner.restore(state["learner"])
         for name, part in self._parts().items():
@@ -100,6 +116,8 @@ class Trainee:
         return why
 
     def _test(self, x: torch.Tensor, labels: Sequence[str | int]) -> list[bool]:
+        if not self.ranks.first:
+            return []
         task = self._task() if self.learner.strategy.needs.task_id else -1
         said = self.learner.predict(x, task) if len(self.learner.labels) else [None] * len(labels)
         return self.prequential.add(said, labels)

@@ -17,6 +17,7 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
+from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
 from lifelong.learning.strategy import State, Strategy
 from lifelong.models import Classifier, outputs
@@ -40,6 +41,7 @@ class Learner:
         shuffle: Draw a new order for each pass; False keeps the order of the data.
         device: `cpu`, `cuda`, ...
         setting: The scenario; a strategy that needs more than it provides is refused here.
+        ranks: The processes that train this learner together; each calls the same methods with the same samples.
 
     Raises:
         ConfigError: The strategy and the scenario do not fit, or an argument is out of range.
@@ -56,6 +58,7 @@ class Learner:
         shuffle: bool = True,
         device: torch.device | str = "cpu",
         setting: Setting | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
@@ -63,11 +66,11 @@ class Learner:
         if setting is not None:
             self.strategy.needs.refuse_unless(setting.kind, setting.provides, type(self.strategy).__name__)
         self.device, self.batch_size, self.optim = torch.device(device), batch_size, optim or Optim()
-        self.labels = LabelMap()
         self.random, self.shuffle = torch.Generator().manual_seed(seed), shuffle
         self.model = model.to(self.device)
         self.strategy.adapt(self.model)
         self.model.to(self.device)
+        self.labels, self.ranks = LabelMap(), ranks.taking(self.strategy, self.model)
         self.tasks: dict[int, list[int]] = {}  # class indices by task, kept in a task-incremental setting only
         self.by_task = setting is not None and setting.kind == "task-il"
         self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}
@@ -114,12 +117,14 @@ class Learner:
             self.model.allowed = allow(self.model.allowed, experience.task, own)
         self._grow()
         self.strategy.begin(self.model, experience)
+        self.ranks.alike(self.model)
         self._rebuild()  # what trains may have changed, by the strategy or by hand
         self.position["open"] = 1
 
     def end(self, experience: Experience) -> None:
         """Close the open experience: let the strategy consolidate."""
         self.strategy.end(self.model, experience)
+        self.ranks.alike(self.model)
         if type(self.strategy).end is not Strategy.end:
             self._rebuild()
         self.position.update(experience=experience.index + 1, epoch=0, batch=0, open=0)
@@ -158,7 +163,7 @@ class Learner:
         loss = self._descend(batch) if self._parameters else 0.0
         if not self._parameters:
             with torch.no_grad():
-                self.strategy.observe(self.model, batch, self.model(batch.x, batch.task))
+                self.strategy.observe(self.model, batch, self.ranks.forward(self.model, batch))
         self.counters["steps"] += 1
         self.counters["samples"] += len(batch)
         return loss
@@ -258,7 +263,7 @@ class Learner:
     def _descend(self, batch: Batch) -> float:
         strategy, model = self.strategy, self.model
         mixed = strategy.augment(batch)
-        out = model(mixed.x, mixed.task)
+        out = self.ranks.forward(model, mixed)
         logits = answered(model, out.logits, mixed.task)
         loss = strategy.loss(model, mixed, Output(out.features, logits))
         loss = F.cross_entropy(logits, mixed.y) if loss is None else loss
@@ -271,6 +276,7 @@ class Learner:
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None
         loss.backward()
+        self.ranks.reduce(self._parameters.values(), strategy.noted)
         if strategy.by_gradient:
             strategy.step_rate = straight(self._optimizer)
         strategy.project(model)

@@ -10,7 +10,7 @@ The loss is cross-entropy unless `loss` replaces it. Around an experience: `adap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
@@ -35,6 +35,7 @@ class Needs:
         epochs: An experience may be passed over more than once.
         scenarios: Kinds of scenario that the method is meant for (members of `KINDS`).
         bounded: Memory stays bounded on an endless stream (False for upper lines that keep everything).
+        distributed: Several processes may train it: its hooks depend on their arguments and its own state, no more.
     """
 
     boundaries: bool = False
@@ -43,6 +44,7 @@ class Needs:
     epochs: bool = False
     scenarios: frozenset[str] = KINDS
     bounded: bool = True
+    distributed: bool = False
 
     _HINTS: ClassVar[dict[str, str]] = {
         "boundaries": "use a scenario with experiences instead of an online stream",
@@ -58,9 +60,8 @@ class Needs:
             if getattr(self, fact) and fact not in have:
                 raise ConfigError(f"{who} needs {fact}, which this {kind} stream does not provide; {hint}")
         if kind not in self.scenarios:
-            raise ConfigError(
-                f"{who} is meant for {', '.join(sorted(self.scenarios))}, got a {kind} stream; choose another strategy"
-            )
+            meant = ", ".join(sorted(self.scenarios))
+            raise ConfigError(f"{who} is meant for {meant}, got a {kind} stream; choose another strategy")
 
 
 class Strategy:
@@ -69,9 +70,7 @@ class Strategy:
     needs: Needs = Needs()  # of the class, or of one instance where its arguments decide
     keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
     by_gradient: ClassVar[bool] = False  # whether `project` alone will do where a step is a multiple of the gradient
-    step_rate: float | None = (
-        None  # that multiple; set by a learner before `project`, None if a step may be anything else
-    )
+    step_rate: float | None = None  # that multiple; set by a learner before `project`, None if it may be anything else
     reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why
@@ -99,14 +98,17 @@ class Strategy:
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return a scalar to add to the loss on the augmented batch, or None."""
 
+    def noted(self) -> Sequence[Tensor]:
+        """Return what the backward pass left beside the gradients, to be summed in place over several processes."""
+        return ()
+
     def project(self, model: nn.Module) -> None:
         """Edit the gradients in place, before the optimizer's step."""
 
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
-        """Edit the parameters in place after the optimizer's step.
+        """Edit the parameters in place after the optimizer's step; `before` holds copies of them by name.
 
-        Called only if `keeps_delta` is set and `step_rate` is None: `before` then holds copies of the trained
-        parameters by name.
+        Called only if `keeps_delta` is set and `step_rate` is None.
         """
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
@@ -151,6 +153,7 @@ class Chain(Strategy):
             epochs=any(n.epochs for n in every),
             scenarios=frozenset.intersection(*(n.scenarios for n in every)),
             bounded=all(n.bounded for n in every),
+            distributed=all(n.distributed for n in every),
         )
 
     @property

@@ -105,6 +105,11 @@ class Trust:
         found, self.seen = {name: g / self.looks for name, g in self.seen.items()}, {}
         return found
 
+    def noted(self) -> list[Tensor]:
+        """Return what the last backward pass said of the layers beside their gradients."""
+        felts = [record.felt for record in self.scaling.records.values()]
+        return [t for felt in felts for t in (felt.gradient, felt.through) if t is not None]
+
     def now(self, model: nn.Module) -> dict[str, Tensor]:
         """Return the gradients `[O, I]` of a step by layer, with what comes through scales of free columns."""
         found = gradients_now(model, self.outputs)

@@ -19,15 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Strategy
-from lifelong.learning.dark import DarkMemory, distance
-from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience, Output
+from lifelong.learning import Needs
+from lifelong.learning.dark import RememberingLogits, distance
+from lifelong.types import Batch, Output
 
 
 @final
-class DarkReplay(Strategy):
+class DarkReplay(RememberingLogits):
     """Add alpha * mean squared distance to remembered logits; remembered labels are not used. Needs no boundaries.
 
     Args:
@@ -43,14 +41,9 @@ class DarkReplay(Strategy):
     def __init__(self, capacity: int = 1000, alpha: float = 0.5, ratio: float = 1.0, seed: int = 0) -> None:
         if alpha < 0 or not ratio > 0:
             raise ConfigError(f"need alpha >= 0 and ratio > 0, got alpha={alpha}, ratio={ratio}")
-        self.alpha, self.ratio, self.first = alpha, ratio, FirstPass()
-        self.memory = DarkMemory(capacity, seed)
+        super().__init__(capacity, seed)
+        self.alpha, self.ratio = alpha, ratio
         self.drawn: tuple[slice, Tensor] | None = None  # this step's remembered rows of the batch, and their logits
-
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
-        self.memory.begin()
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
@@ -69,26 +62,3 @@ class DarkReplay(Strategy):
         logits = torch.cat([out.logits[: mine.start], out.logits[mine.stop :]])
         y = torch.cat([batch.y[: mine.start], batch.y[mine.stop :]])
         return F.cross_entropy(logits, y) + self.alpha * distance(out.logits[mine], then)
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples once each, and remember what was said of them before the step, the last time."""
-        new = len(self.first.new(batch))
-        self.memory.add(batch[:new], out.logits[:new])
-        self.memory.again(batch[new:], out.logits[new:])
-
-    def end(self, model: nn.Module, experience: Experience) -> None:
-        """Stop counting."""
-        self.first.end()
-
-    def state(self) -> State:
-        """Return the memory and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state()}
-
-    def restore(self, state: State) -> None:
-        """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}

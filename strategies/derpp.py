@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Strategy
-from lifelong.learning.dark import DarkMemory, distance
-from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience, Output
+from lifelong.learning import Needs
+from lifelong.learning.dark import RememberingLogits, distance
+from lifelong.types import Batch, Output
 
 
 @final
-class DarkReplayPlus(Strategy):
+class DarkReplayPlus(RememberingLogits):
     """Add alpha * distance to remembered logits and beta * cross-entropy of remembered labels. Needs no boundaries.
 
     Args:
@@ -44,14 +42,9 @@ class DarkReplayPlus(Strategy):
     ) -> None:
         if min(alpha, beta, ratio) < 0:
             raise ConfigError(f"need alpha, beta and ratio >= 0, got alpha={alpha}, beta={beta}, ratio={ratio}")
-        self.alpha, self.beta, self.ratio, self.first = alpha, beta, ratio, FirstPass()
-        self.memory = DarkMemory(capacity, seed)
+        super().__init__(capacity, seed)
+        self.alpha, self.beta, self.ratio = alpha, beta, ratio
         self.drawn: tuple[int, Tensor] | None = None  # where this step's remembered rows start; logits of the first
-
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
-        self.memory.begin()
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by two draws of round(ratio * N) remembered samples."""
@@ -73,26 +66,3 @@ class DarkReplayPlus(Strategy):
         new = F.cross_entropy(logits, torch.cat([batch.y[:start], batch.y[two.stop :]]))
         labels = F.cross_entropy(out.logits[two], batch.y[two])
         return new + self.alpha * distance(out.logits[one], then) + self.beta * labels
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples once each, and remember what was said of them before the step, the last time."""
-        new = len(self.first.new(batch))
-        self.memory.add(batch[:new], out.logits[:new])
-        self.memory.again(batch[new:], out.logits[new:])
-
-    def end(self, model: nn.Module, experience: Experience) -> None:
-        """Stop counting."""
-        self.first.end()
-
-    def state(self) -> State:
-        """Return the memory and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state()}
-
-    def restore(self, state: State) -> None:
-        """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Reservoir, Strategy
-from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience, Output
+from lifelong.learning import Needs, Reservoir
+from lifelong.learning.remembering import Remembering
+from lifelong.types import Batch, Output
 
 
 @final
-class AsymmetricReplay(Strategy):
+class AsymmetricReplay(Remembering):
     """Follow each batch by remembered samples; new ones compete among the batch's own classes only.
 
     Needs no boundaries. In a chain put it first: what comes before it counts as new.
@@ -41,12 +40,9 @@ class AsymmetricReplay(Strategy):
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, seed: int = 0) -> None:
         if ratio < 0:
             raise ConfigError(f"ratio must be at least 0, got {ratio}")
-        self.ratio, self.first, self.memory = ratio, FirstPass(), Reservoir(capacity, seed)
+        super().__init__(Reservoir(capacity, seed))
+        self.ratio = ratio
         self.new = 0  # rows of this step's batch that are new; 0: nothing was rehearsed
-
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
@@ -65,24 +61,3 @@ class AsymmetricReplay(Strategy):
         absent[y] = False
         new = F.cross_entropy(logits.masked_fill(absent, -torch.inf), y)
         return new + F.cross_entropy(out.logits[self.new :], batch.y[self.new :])
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples to the memory, once each."""
-        self.memory.add(self.first.new(batch))
-
-    def end(self, model: nn.Module, experience: Experience) -> None:
-        """Stop counting."""
-        self.first.end()
-
-    def state(self) -> State:
-        """Return the memory and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state()}
-
-    def restore(self, state: State) -> None:
-        """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}

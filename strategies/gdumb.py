@@ -16,17 +16,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import ClassBalanced, Needs, Strategy
+from lifelong.learning import ClassBalanced, Needs
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
-from lifelong.learning.passes import FirstPass
+from lifelong.learning.remembering import Remembering
 from lifelong.learning.strategy import KINDS, State
 from lifelong.models import Classifier, build
-from lifelong.types import Batch, Experience, Output
+from lifelong.types import Batch, Experience
 
 
 @final
-class GDumb(Strategy):
+class GDumb(Remembering):
     """Freeze the model while samples come; at the end of an experience train a fresh one on the memory alone.
 
     Weights that were frozen before (an encoder's) stay as they are built. The learner's optimizer is not used.
@@ -56,8 +56,8 @@ class GDumb(Strategy):
                 f"need epochs and batch_size >= 1, lr > 0 and 0 <= momentum < 1, "
                 f"got epochs={epochs}, batch_size={batch_size}, lr={lr}, momentum={momentum}"
             )
+        super().__init__(ClassBalanced(capacity, seed))
         self.epochs, self.lr, self.momentum, self.batch_size, self.seed = epochs, lr, momentum, batch_size, seed
-        self.memory, self.first = ClassBalanced(capacity, seed), FirstPass()
         self.random = torch.Generator().manual_seed(seed)
         self.trains: list[str] = []
 
@@ -66,17 +66,9 @@ class GDumb(Strategy):
         self.trains = list(trained(model))
         model.requires_grad_(False)
 
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples to the memory, once each."""
-        self.memory.add(self.first.new(batch))
-
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Draw fresh weights and train them on the memory."""
-        self.first.end()
+        super().end(model, experience)
         if len(self.memory):
             assert isinstance(model, Classifier)
             fresh = build(model.spec(), seed=self.seed)
@@ -85,17 +77,12 @@ class GDumb(Strategy):
 
     def state(self) -> State:
         """Return the memory, the order's generator and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state(), "random": self.random.get_state()}
+        return {**super().state(), "random": self.random.get_state()}
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
+        super().restore(state)
         self.random.set_state(state["random"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}
 
     def _train(self, model: nn.Module, memory: Batch) -> None:
         weights = [p for name, p in model.named_parameters() if name in self.trains]

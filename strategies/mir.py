@@ -17,16 +17,15 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Reservoir, Strategy
+from lifelong.learning import Needs, Reservoir
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
-from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience, Output
+from lifelong.learning.remembering import Remembering
+from lifelong.types import Batch
 
 
 @final
-class InterferedReplay(Strategy):
+class InterferedReplay(Remembering):
     """Follow each batch by those of `candidates` remembered samples whose loss it would raise most.
 
     Needs no boundaries. Each step costs a backward pass on the batch and two forward passes on the candidates more.
@@ -50,17 +49,13 @@ class InterferedReplay(Strategy):
                 f"need ratio >= 0, candidates >= 1 and rate > 0, "
                 f"got ratio={ratio}, candidates={candidates}, rate={rate}"
             )
+        super().__init__(Reservoir(capacity, seed))
         self.ratio, self.candidates, self.rate = ratio, candidates, rate
-        self.first, self.memory = FirstPass(), Reservoir(capacity, seed)
         self.model: nn.Module | None = None  # the learner's, to look ahead with
 
     def adapt(self, model: nn.Module) -> None:
         """Note which model is trained."""
         self.model = model
-
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by the round(ratio * N) most interfered candidates."""
@@ -71,27 +66,6 @@ class InterferedReplay(Strategy):
         assert self.model is not None, "adapt comes first"
         harm = interference(self.model, batch, drawn, self.rate)
         return Batch.cat([batch, drawn.take(harm.topk(min(count, len(drawn))).indices)])
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples to the memory, once each."""
-        self.memory.add(self.first.new(batch))
-
-    def end(self, model: nn.Module, experience: Experience) -> None:
-        """Stop counting."""
-        self.first.end()
-
-    def state(self) -> State:
-        """Return the memory and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state()}
-
-    def restore(self, state: State) -> None:
-        """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}
 
 
 def interference(model: nn.Module, batch: Batch, old: Batch, rate: float) -> Tensor:

@@ -11,18 +11,15 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import nn
-
 from lifelong.errors import ConfigError
-from lifelong.learning import Needs, Strategy
+from lifelong.learning import Needs
 from lifelong.learning.buffers import make_buffer
-from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State
-from lifelong.types import Batch, Experience, Output
+from lifelong.learning.remembering import Remembering
+from lifelong.types import Batch
 
 
 @final
-class Replay(Strategy):
+class Replay(Remembering):
     """Follow each batch by `ratio` remembered samples for each new one. Needs no boundaries.
 
     Args:
@@ -38,12 +35,8 @@ class Replay(Strategy):
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, policy: str = "reservoir", seed: int = 0) -> None:
         if ratio < 0:
             raise ConfigError(f"ratio must be at least 0, got {ratio}")
-        self.ratio, self.first = ratio, FirstPass()
-        self.memory = make_buffer(policy, capacity, seed)
-
-    def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start counting the first pass."""
-        self.first.begin(experience)
+        super().__init__(make_buffer(policy, capacity, seed))
+        self.ratio = ratio
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
@@ -51,24 +44,3 @@ class Replay(Strategy):
         if not count or not len(self.memory):
             return batch
         return Batch.cat([batch, self.memory.draw(count).to(batch.x.device)])
-
-    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
-        """Offer the new samples to the memory, once each."""
-        self.memory.add(self.first.new(batch))
-
-    def end(self, model: nn.Module, experience: Experience) -> None:
-        """Stop counting."""
-        self.first.end()
-
-    def state(self) -> State:
-        """Return the memory and how far the first pass is."""
-        return {"memory": self.memory.state(), "first": self.first.state()}
-
-    def restore(self, state: State) -> None:
-        """Take back what `state()` gave."""
-        self.memory.restore(state["memory"])
-        self.first.restore(state["first"])
-
-    def summary(self) -> dict[str, float]:
-        """Return how many samples are kept."""
-        return {"memory": float(len(self.memory))}

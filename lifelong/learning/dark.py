@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.learning.buffers import Reservoir, draw_rows
-from lifelong.types import Batch
-
-State = dict[str, Any]
+from lifelong.learning.remembering import Remembering
+from lifelong.learning.strategy import State
+from lifelong.types import Batch, Experience, Output
 
 
 @final
@@ -75,6 +75,29 @@ class DarkMemory:
         if new > 0:
             self.logits = torch.cat([self.logits, torch.full((len(self.logits), new), torch.nan)], 1)
         self.logits[slots, : logits.shape[1]] = logits.detach()[rows.to(logits.device)].to(self.logits)
+
+
+class RememberingLogits(Remembering):
+    """Remembers with each sample what the model said of it before its last step in its own experience.
+
+    Args:
+        capacity: Samples kept, with their logits.
+        seed: Of the memory's own generator.
+    """
+
+    def __init__(self, capacity: int, seed: int = 0) -> None:
+        super().__init__(DarkMemory(capacity, seed))
+
+    def begin(self, model: nn.Module, experience: Experience) -> None:
+        """Start counting the first pass, and let what is held belong to the past."""
+        super().begin(model, experience)
+        self.memory.begin()
+
+    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
+        """Offer the new samples once each, and remember what was said of them before the step, the last time."""
+        new = len(self.first.new(batch))
+        self.memory.add(batch[:new], out.logits[:new])
+        self.memory.again(batch[new:], out.logits[new:])
 
 
 def distance(logits: Tensor, then: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
+from lifelong.commands.travel_group import diff, replay
 from lifelong.errors import LifelongError
 
 
@@ -176,7 +177,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for command in (bench, gallery, registry, stream, dead, status):
+for command in (bench, gallery, registry, stream, dead, status, replay, diff):
     cli.add_command(command)
 
 

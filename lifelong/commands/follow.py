@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,13 +15,11 @@ import torch
 
 from lifelong import compose, files
 from lifelong.commands import tables
-from lifelong.commands.train import device_of
+from lifelong.commands.recipe import Recipe
 from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.follower import Follower
-from lifelong.following.settings import Follow, StreamSetting
-from lifelong.learning import Learner, Optim
-from lifelong.models import build
+from lifelong.following.settings import Follow
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
 from lifelong.sources.base import Source
@@ -66,16 +65,14 @@ def run(
     torch.set_num_threads(threads)
     logging.getLogger("lifelong").setLevel(logging.WARNING)  # outages and damaged commits are said, not only logged
     told = Follow.of(compose.parse(list(follow), ["follow"])["follow"])
-    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
     with locate(source, on_gap=told.on_gap, limit=told.record_bytes) as found:
         spec = compose.model_spec(model, _shape(run_folder, found), strategy, model_set)
 
-        def learner() -> Learner:
-            return Learner(
-                build(spec, seed=seed), compose.strategy(strategy, settings), optim=optim, batch_size=batch_size,
-                seed=seed, device=device_of(device), setting=StreamSetting(told.named_kind, told.provides),
-            )  # fmt: skip
-
+        recipe = Recipe(
+            strategy=strategy, settings=list(settings), model=spec, optimizer=optimizer, lr=lr, momentum=momentum,
+            weight_decay=weight_decay, batch_size=batch_size, held_out=held_out, seed=seed, device=device,
+            threads=threads, follow=asdict(told),
+        )  # fmt: skip
         about = {
             "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
             "strategy": strategy, "settings": list(settings),
@@ -87,7 +84,10 @@ def run(
             max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
         )  # fmt: skip
         where = Registry(registry, create=True) if registry else None
-        follower = Follower(learner, found, run_folder, registry=where, plan=plan, settings=told, about=about)
+        follower = Follower(
+            recipe.learner, found, run_folder, registry=where, plan=plan, settings=told, about=about,
+            recipe=recipe.plain(),
+        )  # fmt: skip
         _until_stopped(follower, as_json)
 
 

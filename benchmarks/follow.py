@@ -7,7 +7,7 @@ Each strategy runs as `lifelong train --source LOG` in a process of its own, one
 tuned: the settings are the defaults, the same for all (`powerlaw` runs without windows: `mode=stochastic`). Inputs are
 scaled by what the first 5,000 samples have. Every sample is predicted before it is learned; `static` is the same
 network that stops learning after a tenth of the stream, `majority` and `no_change` learn nothing. Memory is what the
-process holds (VmRSS), and speed is samples per second of processor time, so that neighbours on the machine do not count.
+process holds (VmRSS), and speed is samples per second of processor time: neighbours on the machine do not count.
 """
 
 from __future__ import annotations

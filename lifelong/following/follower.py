@@ -24,7 +24,7 @@ from lifelong.following.guard import finite
 from lifelong.following.intake import Intake
 from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
-from lifelong.following.saving import until_written
+from lifelong.following.saving import pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -170,10 +170,12 @@ class Follower:
         self._tell("step", self.facts())
 
     def _publish(self) -> None:
-        publisher = self.trainee.publisher
+        publisher, before = self.trainee.publisher, self.trainee.publisher.published
         publisher.decide()
         if self._commit():
             publisher.publish(self.trainee.learner, self.trainee.prequential.figures(), self.intake.range())
+            if publisher.published > before and publisher.registry and publisher.last:
+                pin(self._commits, publisher.registry, publisher.last)
             self._commit()
 
     def _commit(self, wait: bool = True) -> bool:

@@ -21,7 +21,7 @@ from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.follower import Follower
 from lifelong.following.settings import Follow
 from lifelong.plan import Plan
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 from lifelong.sources.base import Source
 from lifelong.sources.locate import locate
 from lifelong.sources.record import decode
@@ -39,7 +39,7 @@ def run(
     model: str,
     model_set: Sequence[str],
     run_folder: Path,
-    registry: Path | None,
+    registry: Path | str | None,
     batch_size: int,
     optimizer: str,
     lr: float,
@@ -83,7 +83,7 @@ def run(
             commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
             max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
         )  # fmt: skip
-        where = Registry(registry, create=True) if registry else None
+        where = located(registry, create=True, copy=run_folder / "registry") if registry else None
         follower = Follower(
             recipe.learner, found, run_folder, registry=where, plan=plan, settings=told, about=about,
             recipe=recipe.plain(),

@@ -18,7 +18,7 @@ from lifelong.errors import ConfigError
 from lifelong.learning import Learner, Optim
 from lifelong.models import build
 from lifelong.plan import Plan
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.types import Batch
@@ -32,7 +32,7 @@ def run(
     model: str,
     model_set: Sequence[str],
     run_folder: Path,
-    registry: Path | None,
+    registry: Path | str | None,
     epochs: int,
     batch_size: int,
     optimizer: str,
@@ -89,7 +89,7 @@ def run(
         "held_out": held_out,
         "seed": seed,
     }
-    where = Registry(registry, create=True) if registry else None
+    where = located(registry, create=True, copy=run_folder / "registry") if registry else None
     trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about=about)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: trainer.stop.set())

@@ -19,15 +19,15 @@ from lifelong.following.settings import Follow
 from lifelong.learning import Learner
 from lifelong.plan import Plan
 from lifelong.release.difference import difference, tensors
+from lifelong.release.locate import locate as located
 from lifelong.release.manifest import WEIGHTS
-from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
 from lifelong.sources.locate import locate
 
 
-def replay(*, registry: Path, version: int, source: str, as_json: bool) -> None:
+def replay(*, registry: Path | str, version: int, source: str, as_json: bool) -> None:
     """Make a version again, and compare the bits."""
-    found = Registry(registry)
+    found = located(registry)
     original, sealed = found.load(version), found.manifest(version)["files"][WEIGHTS]["sha256"]
     training = original.training
     if not {"recipe", "data"} <= set(training):
@@ -58,9 +58,9 @@ def replay(*, registry: Path, version: int, source: str, as_json: bool) -> None:
         raise ArtifactError(_refusal(version, original, learner, len(others), elsewhere))
 
 
-def diff(*, one: int, other: int, registry: Path, as_json: bool) -> None:
+def diff(*, one: int, other: int, registry: Path | str, as_json: bool) -> None:
     """Show what changed from one version to another."""
-    found = difference(Registry(registry), one, other)
+    found = difference(located(registry), one, other)
     if as_json:
         tables.emit(found)
         return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from lifelong.commands.options import JSON
+from lifelong.commands.options import JSON, LOCATION
 
-REGISTRY = click.option("--registry", type=click.Path(path_type=Path), required=True, help="Where the versions are.")
+REGISTRY = click.option("--registry", type=LOCATION, required=True, help="Where the versions are.")
 
 
 @click.command()

@@ -11,9 +11,10 @@ import click
 
 from lifelong.commands.bench_group import bench
 from lifelong.commands.gallery_group import gallery
-from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
+from lifelong.commands.options import DATA_ROOT, JSON, LOCATION, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
+from lifelong.commands.travel_group import diff, replay
 from lifelong.errors import LifelongError
 
 
@@ -47,7 +48,7 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--model", default="mlp", show_default=True, help="Backbone: mlp, conv, identity or lite.")
 @click.option("--model-set", multiple=True, metavar="KEY=VALUE", help="Argument of the backbone, e.g. hidden=[256].")
 @click.option("--run", "run_folder", type=click.Path(path_type=Path), required=True, help="Folder of this run.")
-@click.option("--registry", type=click.Path(path_type=Path), help="Where versions are published; none if not given.")
+@click.option("--registry", type=LOCATION, help="Where versions go: a folder or s3://...; none if not given.")
 @click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
 @click.option("--batch-size", default=32, show_default=True, help="New samples per step.")
 @click.option("--optimizer", default="sgd", show_default=True, help="sgd, adam or adamw.")
@@ -78,7 +79,7 @@ def train(**options: Any) -> None:  # noqa: ANN401
 
 
 @cli.command()
-@click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose live version is served.")
+@click.option("--registry", type=LOCATION, required=True, help="Whose live version is served: a folder or s3://...")
 @click.option("--state", type=click.Path(path_type=Path), required=True, help="Folder of the gallery.")
 @click.option("--gallery", envvar="LIFELONG_GALLERY", default="", help="PostgreSQL instead of the folder: its URL.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -176,7 +177,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for command in (bench, gallery, registry, stream, dead, status):
+for command in (bench, gallery, registry, stream, dead, status, replay, diff):
     cli.add_command(command)
 
 

@@ -21,6 +21,7 @@ from serving.audit import Audit
 from serving.auth import Keys
 from serving.crew import Crew, Report
 from serving.exchange import Exchange
+from serving.following import Following
 from serving.live import unreadable
 from serving.mirror import Mirror
 from serving.remembered import Remembered
@@ -48,9 +49,8 @@ class Runtime:
         self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
         self.crew = Crew(settings.state / "workers")
-        self.stream = Stream(
-            Path(settings.stream) if settings.stream else settings.state / "stream", settings.feedback_backlog
-        )
+        self.stream = Stream(Path(settings.stream or settings.state / "stream"), settings.feedback_backlog)
+        self._following = Following(settings.remote, settings.registry, settings.remote_seconds)
         self._remembered: Remembered | None = None
         self._shelf: Shelf | None = None
         self._router: Router | None = None
@@ -117,6 +117,7 @@ class Runtime:
         guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
         self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
         self._router.mirror.start()
+        self._following.start()
         self._slot.start()
         self.polled()
         gc.collect()
@@ -125,6 +126,7 @@ class Runtime:
 
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
+        self._following.stop()
         slot, router, files = self._slot, self._router, (self._shelf, self._remembered)
         self._slot = self._shelf = self._router = self._remembered = None
         if slot is not None:

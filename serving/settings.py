@@ -32,6 +32,10 @@ class Settings:
     registry: Path = field(
         default=Path("registry"), metadata=_about("folder of the registry; may be mounted read-only")
     )
+    remote: str = field(
+        default="", metadata=_about("store that the registry's folder is a copy of, e.g. s3://bucket/prefix")
+    )
+    remote_seconds: float = field(default=5.0, metadata=_about("seconds between two looks at that store", 0.01, 3600))
     state: Path = field(
         default=Path("state"), metadata=_about("folder of the gallery and of LAST_GOOD; must be writable")
     )

@@ -84,6 +84,7 @@ KEPT_APART = {
     },
     "faiss": {"lifelong/gallery"},
     "psycopg": {"lifelong/gallery"},
+    "fsspec": {"lifelong/release/remote.py"},
     "bentoml": {"serving"},
     "starlette": {"serving"},
     "nats": {"lifelong/sources/jetstream.py"},
@@ -100,6 +101,7 @@ SETS_THREADS = {
     "lifelong/commands/demo_load.py",
     "lifelong/commands/follow.py",
     "lifelong/commands/train.py",
+    "lifelong/commands/travel.py",
     "serving/mirror.py",  # the thread that compares, likewise
     "serving/slot.py",  # the watcher thread: OpenMP counts per thread
     "lifelong/gallery/embedded.py",  # only where its caller names a number of threads; FAISS has no narrower way

@@ -19,7 +19,7 @@ from lifelong.errors import (
     UnknownName,
 )
 from lifelong.following.dead import DeadLetters, Letter
-from lifelong.following.intake import identity
+from lifelong.following.portion import identity
 from lifelong.following.settings import Follow
 from lifelong.following.windows import PageHinkley
 from lifelong.learning import Optim

@@ -13,7 +13,7 @@ from lifelong.data import DataSet, load
 from lifelong.errors import ConfigError, DataError, UnknownName
 from lifelong.models import outputs
 from lifelong.release.compat import MEASURES, Measure, recall_at_5, summary, templates
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 from lifelong.release.snapshot import Snapshot
 from lifelong.types import Batch
 
@@ -22,7 +22,7 @@ GALLERIES = ("rows", "templates")
 
 
 def run(
-    *, registry: Path, measure: str, gallery: str, data_root: Path | None, picture: Path | None, as_json: bool
+    *, registry: Path | str, measure: str, gallery: str, data_root: Path | None, picture: Path | None, as_json: bool
 ) -> None:
     """Print and draw C, print its summary, and where the numbers come from."""
     if measure not in ALL:
@@ -81,8 +81,8 @@ def cross(
     return matrix
 
 
-def _found(registry: Path, data_root: Path | None) -> tuple[list[Snapshot], DataSet]:
-    found = Registry(registry)
+def _found(registry: Path | str, data_root: Path | None) -> tuple[list[Snapshot], DataSet]:
+    found = located(registry)
     snapshots = [found.load(version) for version in found.versions()]
     if not snapshots:
         raise DataError(f"{registry} has no version yet; train one: lifelong train --registry {registry}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path, PurePath
 from threading import Event
 from typing import Any
@@ -14,19 +15,19 @@ import torch
 
 from lifelong import compose, files
 from lifelong.commands import tables
+from lifelong.commands.recipe import Recipe
 from lifelong.commands.train import device_of, stop_by_signal
 from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.along import END, leading
 from lifelong.following.follower import Follower
 from lifelong.following.publisher import Publisher
-from lifelong.following.settings import Follow, StreamSetting
+from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
-from lifelong.learning import Learner, Optim
+from lifelong.learning import Learner
 from lifelong.learning.ranks import joined
-from lifelong.models import build
 from lifelong.plan import Plan
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 from lifelong.sources.base import Source
 from lifelong.sources.locate import locate
 from lifelong.sources.record import decode
@@ -44,7 +45,7 @@ def run(
     model: str,
     model_set: Sequence[str],
     run_folder: Path,
-    registry: Path | None,
+    registry: Path | str | None,
     batch_size: int,
     optimizer: str,
     lr: float,
@@ -70,18 +71,21 @@ def run(
     torch.set_num_threads(threads)
     logging.getLogger("lifelong").setLevel(logging.WARNING)  # outages and damaged commits are said, not only logged
     told = Follow.of(compose.parse(list(follow), ["follow"])["follow"])
-    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
     plan = Plan(
         commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
         max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
     )  # fmt: skip
     with joined(device_of(device)) as ranks:
 
-        def making(spec: Mapping[str, Any]) -> Callable[[], Learner]:
-            return lambda: Learner(
-                build(spec, seed=seed), compose.strategy(strategy, settings), optim=optim, batch_size=batch_size,
-                seed=seed, device=device_of(device), setting=StreamSetting(told.named_kind, told.provides), ranks=ranks,
+        def recipe(spec: Mapping[str, Any]) -> Recipe:
+            return Recipe(
+                strategy=strategy, settings=list(settings), model=dict(spec), optimizer=optimizer, lr=lr,
+                momentum=momentum, weight_decay=weight_decay, batch_size=batch_size, held_out=held_out, seed=seed,
+                device=device, threads=threads, processes=ranks.count, follow=asdict(told),
             )  # fmt: skip
+
+        def making(spec: Mapping[str, Any]) -> Callable[[], Learner]:
+            return lambda: recipe(spec).learner(ranks)
 
         if not ranks.first:
             stop_by_signal(Event())  # the first process says when to stop
@@ -98,10 +102,12 @@ def run(
                 "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
                 "batch_size": batch_size, "held_out": held_out, "seed": seed, **ranks.about,
             }  # fmt: skip
-            where = Registry(registry, create=True) if registry else None
+            where = located(registry, create=True, copy=run_folder / "registry") if registry else None
             ranks.tell(spec)
-            make = making(spec)
-            follower = Follower(make, found, run_folder, registry=where, plan=plan, settings=told, about=about)
+            follower = Follower(
+                making(spec), found, run_folder, registry=where, plan=plan, settings=told, about=about,
+                recipe=recipe(spec).plain(),
+            )  # fmt: skip
             _until_stopped(follower, as_json)
 
 

@@ -20,18 +20,18 @@ from lifelong.gallery.opening import opened
 from lifelong.gallery.upgrade import Embed, Progress
 from lifelong.gallery.upgrade import upgrade as upgraded
 from lifelong.models import outputs
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 
 SECONDS = 5.0  # between two lines about how far it is
 
 
 def upgrade(
-    *, location: str, registry: Path, originals: Path, version: int | None, rate: float, batch: int, as_json: bool
+    *, location: str, registry: Path | str, originals: Path, version: int | None, rate: float, batch: int, as_json: bool
 ) -> None:
     """Embed originals with a version and store the vectors in place of older ones."""
     if not originals.is_dir():
         raise NotFound(f"there is no folder of originals at {originals}; it holds one file ID.npy for each row")
-    found = Registry(registry)
+    found = located(registry)
     number = version if version is not None else found.current()
     if number is None:
         raise NotFound(f"nothing is live in {registry}; name a version with --version")

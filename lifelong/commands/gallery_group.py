@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lifelong.commands.options import JSON
+from lifelong.commands.options import JSON, LOCATION
 
 
 @click.group()
@@ -17,7 +17,7 @@ def gallery() -> None:
 
 @gallery.command("upgrade")
 @click.argument("location")
-@click.option("--registry", type=click.Path(path_type=Path), required=True, help="Whose version embeds.")
+@click.option("--registry", type=LOCATION, required=True, help="Whose version embeds.")
 @click.option("--originals", type=click.Path(path_type=Path), required=True, help="Folder of one ID.npy for each row.")
 @click.option("--version", type=int, help="The version; without it, the live one.")
 @click.option("--rate", default=100.0, show_default=True, help="Rows embedded per second, at most.")

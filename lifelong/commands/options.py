@@ -14,7 +14,20 @@ DATA_ROOT = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
-REGISTRY = click.argument("registry", type=click.Path(path_type=Path))
+
+
+class Location(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
+    """A folder, or the address of a store, whose two slashes a path would lose."""
+
+    name = "location"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
+        """Return an address as it is, and a path for anything else."""
+        return value if "://" in str(value) else Path(value)
+
+
+LOCATION = Location()
+REGISTRY = click.argument("registry", type=LOCATION)
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the strategy; NAME.KEY=VALUE in a chain."
 )

@@ -10,6 +10,7 @@ import click
 
 from lifelong.commands import tables
 from lifelong.errors import ArtifactError
+from lifelong.release.locate import locate as located
 from lifelong.release.registry import Registry
 
 
@@ -20,9 +21,9 @@ def _who() -> str:
         return "cli"
 
 
-def listing(*, registry: Path, as_json: bool) -> None:
+def listing(*, registry: Path | str, as_json: bool) -> None:
     """List versions and events."""
-    found = Registry(registry)
+    found = located(registry)
     current, events = found.current(), found.history()
     versions = [_line(found, v, current) for v in found.versions()]
     if as_json:
@@ -35,9 +36,9 @@ def listing(*, registry: Path, as_json: bool) -> None:
     tables.show("What happened", ["#", "time", "event", "version", "before", "who", "why"], happened)
 
 
-def show(*, registry: Path, version: int, as_json: bool) -> None:
+def show(*, registry: Path | str, version: int, as_json: bool) -> None:
     """Show one version."""
-    found = Registry(registry)
+    found = located(registry)
     manifest, report = found.manifest(version), found.report(version)
     if as_json:
         tables.emit({"version": version, "manifest": manifest, "report": report.as_dict() if report else None})
@@ -60,21 +61,21 @@ def show(*, registry: Path, version: int, as_json: bool) -> None:
     tables.show("The gate", ["check", "passed", "detail"], rows)
 
 
-def promote(*, registry: Path, version: int, why: str) -> None:
+def promote(*, registry: Path | str, version: int, why: str) -> None:
     """Make a version live."""
-    Registry(registry).promote(version, who=_who(), why=why)
+    located(registry).promote(version, who=_who(), why=why)
     click.echo(f"version {version} is live")
 
 
-def rollback(*, registry: Path, to: int | None, why: str) -> None:
+def rollback(*, registry: Path | str, to: int | None, why: str) -> None:
     """Go back."""
-    version = Registry(registry).rollback(to, who=_who(), why=why)
+    version = located(registry).rollback(to, who=_who(), why=why)
     click.echo(f"version {version} is live again")
 
 
-def verify(*, registry: Path, version: int | None, as_json: bool) -> None:
+def verify(*, registry: Path | str, version: int | None, as_json: bool) -> None:
     """Verify one version or all."""
-    found = Registry(registry)
+    found = located(registry)
     outcome: dict[int, str] = {}
     for number in [version] if version is not None else found.versions():
         try:

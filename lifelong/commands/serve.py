@@ -22,10 +22,13 @@ def command(host: str, port: int, tls: tuple[Path, Path] | None = None) -> list[
 
 
 def environment(
-    registry: Path, state: Path, base: Mapping[str, str], gallery: str = "", *, insecure: bool = False
+    registry: Path | str, state: Path, base: Mapping[str, str], gallery: str = "", *, insecure: bool = False
 ) -> dict[str, str]:
     """Return the environment of the server: threads bound before torch is imported, nothing phoned home."""
-    fixed = {"LIFELONG_REGISTRY": str(registry.absolute()), "LIFELONG_STATE": str(state.absolute())}
+    folder = registry if isinstance(registry, Path) else state / "registry"  # of a store, its copy
+    fixed = {"LIFELONG_REGISTRY": str(folder.absolute()), "LIFELONG_STATE": str(state.absolute())}
+    if not isinstance(registry, Path):
+        fixed["LIFELONG_REMOTE"] = registry
     if gallery:
         fixed["LIFELONG_GALLERY"] = gallery
     defaults = {
@@ -39,7 +42,7 @@ def environment(
 
 def run(
     *,
-    registry: Path,
+    registry: Path | str,
     state: Path,
     gallery: str,
     host: str,

@@ -20,7 +20,7 @@ from lifelong.learning import Learner, Optim
 from lifelong.learning.ranks import joined
 from lifelong.models import build
 from lifelong.plan import Plan
-from lifelong.release.registry import Registry
+from lifelong.release.locate import locate as located
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.types import Batch
@@ -34,7 +34,7 @@ def run(
     model: str,
     model_set: Sequence[str],
     run_folder: Path,
-    registry: Path | None,
+    registry: Path | str | None,
     epochs: int,
     batch_size: int,
     optimizer: str,
@@ -93,7 +93,9 @@ def run(
             setting=stream,
             ranks=ranks,
         )
-        where = Registry(registry, create=True) if registry and ranks.first else None
+        where = None
+        if registry and ranks.first:
+            where = located(registry, create=True, copy=run_folder / "registry")
         trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about={**about, **ranks.about})
         stop_by_signal(trainer.stop)
         try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from lifelong.batching import stack
-from lifelong.following.intake import Row
+from lifelong.following.portion import Row
 from lifelong.learning.ranks import Ranks
 from lifelong.sources.base import Record
 from lifelong.sources.record import Sample

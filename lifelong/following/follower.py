@@ -21,8 +21,10 @@ from lifelong.daemon import Notify, Stopped, same_run
 from lifelong.errors import DataError
 from lifelong.following.dead import Letter
 from lifelong.following.guard import finite
-from lifelong.following.intake import Intake, Portion
+from lifelong.following.intake import Intake
+from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
+from lifelong.following.saving import pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -34,8 +36,6 @@ from lifelong.release.registry import Registry
 from lifelong.sources.base import Source
 
 log = logging.getLogger("lifelong.following")
-
-DISK_SECONDS = 5.0  # between two attempts to commit on a disk that is full
 
 
 @final
@@ -51,6 +51,7 @@ class Follower:
         settings: How the stream is followed.
         notify: Told of `step`, `boundary`, `published`, `refused`, `resumed` and `rollback`.
         about: What is being run, as plain values; a run that goes on must agree with it.
+        recipe: What the learner is made of, for whoever makes a version again.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class Follower:
         settings: Follow | None = None,
         notify: Notify | None = None,
         about: Mapping[str, Any] | None = None,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan, self.settings = plan or Plan(), settings or Follow()
         self.run_folder, self.about, self.stop = Path(run), dict(about or {}), Event()
         self._notify = notify
-        publisher = Publisher(registry, self.settings, self.plan, self.about, self._tell)
+        told = {**self.about, "recipe": dict(recipe)} if recipe else self.about
+        publisher = Publisher(registry, self.settings, self.plan, told, self._tell)
         self.trainee = Trainee(make, self.settings, publisher)
         model = self.trainee.learner.model
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
@@ -104,6 +107,7 @@ class Follower:
                 self._learn(portion)
                 self._when_due()
             if not self.stop.is_set():
+                self.intake.finish()
                 self._close()
                 if self.trainee.publisher.wants(ended=True):
                     self._publish()
@@ -166,10 +170,12 @@ class Follower:
         self._tell("step", self.facts())
 
     def _publish(self) -> None:
-        publisher = self.trainee.publisher
+        publisher, before = self.trainee.publisher, self.trainee.publisher.published
         publisher.decide()
         if self._commit():
-            publisher.publish(self.trainee.learner, self.trainee.prequential.figures())
+            publisher.publish(self.trainee.learner, self.trainee.prequential.figures(), self.intake.range())
+            if publisher.published > before and publisher.registry and publisher.last:
+                pin(self._commits, publisher.registry, publisher.last)
             self._commit()
 
     def _commit(self, wait: bool = True) -> bool:
@@ -177,16 +183,9 @@ class Follower:
         if not finite(self.trainee.learner.model):
             self._go_back("a weight is not a number")
             return False
-        while True:
-            try:
-                self._commits.wait()
-                self.intake.hint(self._saved)
-                (self._commits.commit if wait else self._commits.start)(self._state())
-                break
-            except OSError as error:
-                log.warning("cannot commit: %s; training waits until there is room", error)
-                if self.stop.wait(DISK_SECONDS):
-                    raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
+        until_written(self._commits.wait, self.stop)
+        self.intake.hint(self._saved)
+        until_written(lambda: (self._commits.commit if wait else self._commits.start)(self._state()), self.stop)
         self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
         return True
 

@@ -6,13 +6,11 @@ crash it is the same. What it changes takes effect in `accept`, once its samples
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, final
 
@@ -20,68 +18,20 @@ import torch
 
 from lifelong.errors import LifelongError, Unavailable
 from lifelong.following.dead import DeadLetters, Letter
+from lifelong.following.portion import Portion, Row, identity
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
+from lifelong.following.span import Span
 from lifelong.following.windows import Windows
 from lifelong.labels import Label
 from lifelong.sources.base import Record, Source
-from lifelong.sources.record import Sample, decode
+from lifelong.sources.record import decode
 
 log = logging.getLogger("lifelong.following")
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 5.0  # between two attempts to reach a source that is gone, at most
 MOST_RECORDS = 1024  # that one portion looks at, where few of them can be learned
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A sample that may be learned.
-
-    Args:
-        id: 63 bits of the hash of its sample id.
-        sample: Decoded.
-        record: Where it came from.
-    """
-
-    id: int
-    sample: Sample
-    record: Record
-
-
-@final
-@dataclass(slots=True)
-class Portion:
-    """What one step works on.
-
-    Args:
-        rows: Samples in order.
-        dead: Records that cannot be learned.
-        positions: After its last record.
-        boundary: The window ends with it, by what the next record says.
-        records: How many were looked at.
-        duplicates: How many of them had been learned before.
-        replayed: How many came from the dead letters.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    dead: list[Letter] = field(default_factory=list)
-    positions: dict[str, int] = field(default_factory=dict)
-    boundary: bool = False
-    records: int = 0
-    duplicates: int = 0
-    replayed: int = 0
-
-    @property
-    def first(self) -> tuple[float, int] | None:
-        """Time and declared task of the first sample."""
-        return (self.rows[0].record.time, self.rows[0].sample.task) if self.rows else None
-
-
-def identity(sid: str) -> int:
-    """Return 63 bits of the hash of a sample id."""
-    return int.from_bytes(hashlib.blake2b(sid.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @final
@@ -99,7 +49,8 @@ class Intake:
         self.source, self.schema, self.settings, self.stop = source, schema, settings, stop
         self.positions: dict[str, int] = {}
         self.dead = DeadLetters(settings.dead_letters)
-        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0}
+        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0}
+        self.span = Span()
         self.recent = [0, 0]  # records, and dead ones among them, of the running thousand
         self._order: deque[int] = deque()
         self._known: set[int] = set()
@@ -149,12 +100,22 @@ class Intake:
         del self.dead.again[: portion.replayed]
         self.dead.add(portion.dead)
         self.positions = portion.positions
+        self.counts["replayed"] += portion.replayed
         self.counts["records"] += portion.records
         self.counts["duplicates"] += portion.duplicates
         self.counts["dead"] += len(portion.dead)
         self.counts["gaps"] += self.source.gaps
         self.source.gaps = 0
         self.recent = [self.recent[0] + portion.records, self.recent[1] + len(portion.dead)]
+
+    def finish(self) -> None:
+        """Take note that everything that was there has been learned."""
+        self.span.end(self.counts["records"], self.positions)
+
+    def range(self) -> dict[str, Any]:
+        """Return which records were learned, as plain values."""
+        told = {key: self.counts[key] for key in ("records", "replayed", "gaps")}
+        return {**told, "positions": dict(self.positions), **self.span.state()}
 
     def poisoned(self) -> bool:
         """Return whether too many of the last thousand records were dead; then count anew."""
@@ -172,11 +133,13 @@ class Intake:
             "dead": self.dead.state(),
             "counts": dict(self.counts),
             "recent": list(self.recent),
+            "span": self.span.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
-        self.positions, self.counts = dict(state["positions"]), dict(state["counts"])
+        self.positions, self.counts = dict(state["positions"]), {**self.counts, **state["counts"]}
+        self.span.restore(state.get("span", {}))
         self._order = deque(state["known"].tolist())
         self._known = set(self._order)
         self.dead.restore(state["dead"])
@@ -206,6 +169,8 @@ class Intake:
         portion.records += 1
         portion.replayed += replayed
         if not replayed:
+            if not (self.source.sequential and self.span.start):
+                self.span.begin(record.partition, record.offset)
             before = {} if self.source.sequential else portion.positions
             portion.positions = {**before, record.partition: record.offset}
 

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from lifelong.daemon import PROBE_ROWS, Notify, readable
 from lifelong.errors import ConfigError, LifelongError
+from lifelong.following.origin import origin
 from lifelong.following.settings import Follow
 from lifelong.learning import ClassBalanced, Learner
 from lifelong.plan import Plan
@@ -70,15 +71,22 @@ class Publisher:
         if not self.due:
             self.parent, self.due = self.registry.current(), True
 
-    def publish(self, learner: Learner, metrics: Mapping[str, float]) -> None:
-        """Have the candidate judged; whatever comes of it, training goes on, and another one is due later."""
+    def publish(self, learner: Learner, metrics: Mapping[str, float], data: Mapping[str, Any]) -> None:
+        """Have the candidate judged; whatever comes of it, training goes on, and another one is due later.
+
+        Args:
+            learner: Whose model it is.
+            metrics: Numbers to show with it.
+            data: Which records were learned, as `Intake.range` says it.
+        """
         assert self.registry is not None
         registry, plan = self.registry, self.plan
         try:
             held_out = self.held_out.store.all
             snapshot = Snapshot.of(
                 learner.model, learner.labels, probe_x=held_out.x[:PROBE_ROWS], parent=self.parent,
-                training={**self.about, "position": dict(learner.counters)}, metrics=dict(metrics),
+                training={**self.about, "position": dict(learner.counters), **origin(learner, data)},
+                metrics=dict(metrics),
             )  # fmt: skip
             gate = Gate(
                 held_out, max_accuracy_drop=plan.max_accuracy_drop, max_forgetting=plan.max_forgetting,

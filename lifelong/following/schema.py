@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import final
 
+import numpy as np
 import torch
 
 from lifelong.errors import DataError
@@ -30,7 +31,7 @@ class Schema:
         x, y = sample.x, sample.y
         if x.dtype != self.dtype or tuple(x.shape) != self.shape:
             raise DataError(f"need {self.dtype} of shape {list(self.shape)}, got {x.dtype} of shape {list(x.shape)}")
-        if not bool(x.isfinite().all()):
+        if not np.isfinite(x.numpy()).all():  # of a few numbers, faster than torch by an order
             raise DataError("it holds NaN or infinity")
         if y in labels:
             return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.errors import ConfigError, UnknownName
+from lifelong.learning.patched import Slow, whole
 from lifelong.types import Batch
 
 State = dict[str, Any]
@@ -27,6 +28,7 @@ class Store:
             raise ConfigError(f"a memory holds at least 1 sample, got {capacity}")
         self.capacity, self.size = capacity, 0
         self._rows: Batch | None = None
+        self._copies = {name: Slow(capacity) for name in ("x", "y", "ids", "task")}
 
     def __len__(self) -> int:
         return self.size
@@ -45,17 +47,20 @@ class Store:
             self._rows = Batch(*(t.new_zeros((self.capacity, *t.shape[1:])) for t in batch.state().values()))
         for mine, new in zip(self._rows.state().values(), batch.state().values(), strict=True):
             mine[slots] = new.to(mine)
+        for copies in self._copies.values():
+            copies.wrote(slots)
         self.size = max(self.size, int(slots.max()) + 1)
 
     def state(self) -> State:
-        """Return what is held."""
-        return {name: t.clone() for name, t in self.all.state().items()} if self.size else {}
+        """Return what is held; large tensors in parts, those that did not change being the same ones as before."""
+        return {name: self._copies[name].copy(t) for name, t in self.all.state().items()} if self.size else {}
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
         self._rows, self.size = None, 0
+        self._copies = {name: Slow(self.capacity) for name in self._copies}
         if state:
-            batch = Batch(state["x"], state["y"], state["ids"], state["task"])
+            batch = Batch(*(whole(state[name]) for name in ("x", "y", "ids", "task")))
             if len(batch) > self.capacity:
                 raise ConfigError(f"the saved memory holds {len(batch)} samples, more than capacity={self.capacity}")
             self.write(torch.arange(len(batch)), batch)

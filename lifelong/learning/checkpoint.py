@@ -1,18 +1,22 @@
 """One atomic commit of everything a run needs to go on, bit for bit.
 
 ```
-folder/00000042/state.safetensors   every tensor of the state, by its path
+folder/00000042/state.safetensors   every tensor of the state, by its path; of a large memory the rows that changed
 folder/00000042/manifest.json       the plain values, size and sha256 of the tensors, sha256 of itself
+folder/bases/SHA256.safetensors     a large memory as it was once; shared by the commits whose manifests name it
+folder/pins.json                    which commit each version was made from that the registry still wants
 ```
 A commit is written aside, flushed, and renamed: a kill -9 at any moment leaves the old commits, or these and the
-new one. Loading verifies, and falls back to the newest commit that does, saying so.
+new one. Loading verifies, and falls back to the newest commit that does, saying so. A base that nobody names goes.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, final
 
@@ -21,15 +25,17 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lifelong import files
-from lifelong.errors import ArtifactError, ConfigError, DataError, LifelongError
+from lifelong.errors import ArtifactError, ConfigError, LifelongError
+from lifelong.learning.bases import Bases
+from lifelong.learning.packing import MARK, State, pack, unpack
+from lifelong.learning.patched import Patched
+
+__all__ = ["MARK", "Checkpoints", "State", "pack", "unpack"]
 
 log = logging.getLogger("lifelong.checkpoint")
 
 FORMAT = "lifelong-checkpoint-1"
-TENSORS, MANIFEST = "state.safetensors", "manifest.json"
-MARK = "$tensor"
-
-State = dict[str, Any]
+TENSORS, MANIFEST, PINS = "state.safetensors", "manifest.json", "pins.json"
 
 
 @final
@@ -49,11 +55,13 @@ class Checkpoints:
         files.sweep(self.folder)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._running: Future[int] | None = None
+        self._bases, self._names = Bases(self.folder / "bases"), dict[int, Collection[str]]()
 
     def commit(self, state: State) -> int:
         """Write `state` (nested dicts and lists of tensors and plain values); return its number."""
         self.wait()
-        return self._write(*pack(state, copy=False))
+        bases: dict[str, Patched] = {}
+        return self._write(*pack(state, copy=False, bases=bases), bases)
 
     def start(self, state: State) -> None:
         """Write `state` in a thread while the caller goes on; `wait` says what came of it.
@@ -65,7 +73,8 @@ class Checkpoints:
             OSError: The commit before this one could not be written; nothing was started.
         """
         self.wait()
-        self._running = self._writer.submit(self._write, *pack(state, copy=False))
+        bases: dict[str, Patched] = {}
+        self._running = self._writer.submit(self._write, *pack(state, copy=False, bases=bases), bases)
 
     def wait(self) -> None:
         """Wait for the commit that was started, if there is one.
@@ -85,20 +94,51 @@ class Checkpoints:
         """End the thread, and with it the commit that is being written."""
         self._writer.shutdown()
 
-    def _write(self, tensors: dict[str, Tensor], plain: Any) -> int:  # noqa: ANN401 - what was packed
+    def pin(self, versions: Mapping[int, int]) -> None:
+        """Keep the commits that versions were made from, beside the last ones; those that are not named go in time.
+
+        Args:
+            versions: Number of a commit, by version.
+        """
+        files.write_atomic(self.folder / PINS, files.canonical_json({str(v): n for v, n in versions.items()}))
+
+    def pins(self) -> dict[int, int]:
+        """Return the number of the commit of each version that is pinned."""
+        try:
+            found = files.parse_json(files.read_file(self.folder / PINS))
+            return {int(version): int(number) for version, number in found.items()}
+        except (LifelongError, AttributeError, TypeError, ValueError):  # lost or damaged: nothing is kept longer
+            return {}
+
+    def _write(self, tensors: dict[str, Tensor], plain: Any, bases: Mapping[str, Patched]) -> int:  # noqa: ANN401
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 1
+        named = {path: self._bases.keep(copy) for path, copy in bases.items()}
         data = safetensors.torch.save(tensors)
-        body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data)}
+        body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data), "bases": named}
         with files.scratch(self.folder) as aside:
             files.write_new(aside / TENSORS, data)
             files.write_new(
                 aside / MANIFEST, files.canonical_json({**body, "self": files.digest(files.canonical_json(body))})
             )
             files.commit_folder(aside, self._path(number))
-        for old in self.numbers()[: -self.keep]:
-            shutil.rmtree(self._path(old), ignore_errors=True)
+        self._retain()
         return number
+
+    def _retain(self) -> None:
+        """Remove the commits that are too many, and the bases that none of the others names."""
+        wanted = {*self.numbers()[-self.keep :], *self.pins().values()}
+        for old in set(self.numbers()) - wanted:
+            shutil.rmtree(self._path(old), ignore_errors=True)
+        self._bases.sweep(name for number in self.numbers() for name in self._named(number))
+
+    def _named(self, number: int) -> Collection[str]:
+        """Return the bases that a commit names; manifests do not change, so each is read once."""
+        if number not in self._names:
+            with suppress(LifelongError, AttributeError, TypeError):  # what is damaged needs nothing any more
+                found = files.parse_json(files.read_file(self._path(number) / MANIFEST))
+                self._names[number] = frozenset(found.get("bases", {}).values())
+        return self._names.get(number, ())
 
     def latest(self) -> State | None:
         """Return the newest state that verifies, None if there never was one.
@@ -140,7 +180,8 @@ class Checkpoints:
         try:
             # Copies: what was read lies anywhere in memory, and sums may round otherwise where it is not aligned.
             tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
-            state = unpack(tensors, body["state"])
+            bases = {at: self._bases.load(name) for at, name in body.get("bases", {}).items()}
+            state = unpack(tensors, body["state"], bases)
         except (SafetensorError, KeyError) as error:
             raise ArtifactError(f"{path / TENSORS} does not hold what the manifest lists: {error}") from error
         assert isinstance(state, dict)
@@ -152,51 +193,3 @@ class Checkpoints:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}"
-
-
-def pack(state: State, copy: bool = True) -> tuple[dict[str, Tensor], Any]:
-    """Return the tensors of a nested state by path, and the rest with a mark where each tensor was.
-
-    Args:
-        state: Nested dicts and lists of tensors and plain values.
-        copy: Of every tensor; else only of those that share memory with others, or are not contiguous on the CPU.
-
-    Raises:
-        DataError: A key is no string, or the mark itself. (A value that is neither a tensor nor plain is refused when
-            the rest is written as JSON.)
-    """
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()  # where the memory of those that were not copied begins
-
-    def walk(value: object, path: str) -> object:
-        if isinstance(value, Tensor):
-            mine = value.detach().cpu()
-            memory = mine.untyped_storage()
-            alone = memory.nbytes() == mine.nbytes and memory.data_ptr() not in seen
-            tensors[path] = mine if alone and mine.is_contiguous() and not copy else mine.clone().contiguous()
-            seen.add(memory.data_ptr())
-            return {MARK: path}
-        if isinstance(value, dict):
-            if odd := [key for key in value if not isinstance(key, str) or key == MARK]:
-                raise DataError(f"the state has the key {odd[0]!r} in {path or 'its top'}; use other names")
-            return {key: walk(item, f"{path}/{_escaped(key)}") for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [walk(item, f"{path}/{i}") for i, item in enumerate(value)]
-        return value
-
-    return tensors, walk(state, "")
-
-
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")  # as in a JSON pointer: two keys never make the same path
-
-
-def unpack(tensors: dict[str, Tensor], plain: Any) -> Any:  # noqa: ANN401 - what was packed
-    """Return the nested state that `pack` took apart (tuples come back as lists)."""
-    if isinstance(plain, dict):
-        if set(plain) == {MARK}:
-            return tensors[plain[MARK]]
-        return {key: unpack(tensors, value) for key, value in plain.items()}
-    if isinstance(plain, list):
-        return [unpack(tensors, value) for value in plain]
-    return plain

@@ -24,6 +24,7 @@ from lifelong import files
 from lifelong.errors import ArtifactError, ConfigError, DataError, NotFound, Refused
 from lifelong.release import manifest as manifests
 from lifelong.release.events import Event, lineage
+from lifelong.release.remote import Remote
 from lifelong.release.report import Report
 from lifelong.release.snapshot import Snapshot
 from lifelong.release.timeline import Pointer, Timeline
@@ -42,14 +43,15 @@ class Registry:
     Args:
         root: The folder, local or mounted; a read-only mount can be read.
         create: Make it if it is not there.
+        remote: The store that the folder is a copy of (see `lifelong.release.locate`).
 
     Raises:
         NotFound: There is no registry, and `create` is not given.
     """
 
-    def __init__(self, root: Path | str, *, create: bool = False) -> None:
+    def __init__(self, root: Path | str, *, create: bool = False, remote: Remote | None = None) -> None:
         self.root = Path(root)
-        self._versions, self._timeline = self.root / "versions", Timeline(self.root)
+        self._versions, self._timeline = self.root / "versions", Timeline(self.root, remote)
         self._kept = Versions(self._versions)
         if create:
             for folder in (self._versions, self._timeline.log.folder):
@@ -101,8 +103,9 @@ class Registry:
         self._writable()
         made = ", ".join(f"{key}={snapshot.training[key]}" for key in sorted(snapshot.training))
         why = "; ".join(report.reasons) + (f" ({made})" if made else "")
-        live = self._timeline.live()
-        self._timeline.log.append(kind="refuse", version=None, previous=live, who=who, why=why, report=report)
+        with self._timeline.writing():
+            live = self._timeline.live()
+            self._timeline.log.append(kind="refuse", version=None, previous=live, who=who, why=why, report=report)
 
     def promote(self, version: int, who: str = "cli", why: str = "") -> None:
         """Make a version live after verifying it.

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import final
 
 from lifelong import files
-from lifelong.errors import ArtifactError, DataError, NotFound
+from lifelong.errors import ArtifactError, ConfigError, DataError, NotFound
 from lifelong.locks import FileLock
 from lifelong.release.events import Event, EventLog
+from lifelong.release.remote import COPY_OF, Remote
 from lifelong.release.report import Report
 
 
@@ -34,18 +35,32 @@ class Timeline:
 
     Args:
         root: The registry's folder.
+        remote: The store that the folder is a copy of.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.path, self.log, self._lock = root / "CURRENT", EventLog(root / "events"), root / ".lock"
+        self._remote = remote
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Let one writer at a time move the pointer; the lock goes with its process, however that ends."""
+        """Let one writer at a time move the pointer; the lock goes with its process, however that ends.
+
+        Raises:
+            ConfigError: The folder is a copy of a store, and was not opened as one.
+            Unavailable: The store cannot be reached; what was written here is brought there the next time.
+        """
+        if self._remote is None and (self.path.parent / COPY_OF).exists():
+            where = files.read_file(self.path.parent / COPY_OF).decode().strip()
+            raise ConfigError(f"{self.path.parent} is a copy of {where}; write there: lifelong registry ... {where}")
         with FileLock(self._lock):
             for folder in (self.path.parent, self.log.folder):
                 files.sweep(folder)
+            if self._remote:
+                self._remote.pull()
             yield
+            if self._remote:
+                self._remote.push()
 
     def remedy(self) -> str:
         """Return what to do about a pointer that leads nowhere."""

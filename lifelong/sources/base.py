@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Self, final
+from typing import Self, final
 
 from lifelong.errors import RetentionGap, UnknownName
 
@@ -50,7 +50,7 @@ class Source(ABC):
         limit: Bytes of a payload that are looked at.
     """
 
-    sequential: ClassVar[bool] = False  # partitions are read one after the other: only the last position matters
+    sequential: bool = False  # partitions are read one after the other: only the last position matters
 
     def __init__(self, on_gap: str = "error", limit: int = LIMIT) -> None:
         if on_gap not in ON_GAP:

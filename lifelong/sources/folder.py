@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Folder(Source):
         NotFound: There is no such directory.
     """
 
-    sequential: ClassVar[bool] = True
+    sequential: bool = True
 
     def __init__(self, folder: Path | str, *, on_gap: str = "error", limit: int = LIMIT) -> None:
         super().__init__(on_gap, limit)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import final
 
 import numpy as np
@@ -25,6 +26,7 @@ from lifelong.sources.base import LIMIT
 
 MAGIC = b"LLR1"
 HEADER = 1 << 16  # bytes of a header at most
+HEADERS = 1024  # different ones that are remembered
 KINDS = {"float32": 4, "float64": 8, "float16": 2, "uint8": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8}
 
 
@@ -87,22 +89,31 @@ def decode(record: bytes, limit: int = LIMIT) -> Sample:
     if size > HEADER or 8 + size > len(record):
         raise DataError(f"the header is said to take {size} bytes of a record of {len(record)}; it is cut short")
     try:
-        return _sample(files.parse_json(record[8 : 8 + size]), memoryview(record)[8 + size :])
+        kind, shape, label, task = _header(record[8 : 8 + size])
     except LifelongError as error:
         raise DataError(f"a damaged record: {error}") from error
+    values = memoryview(record)[8 + size :]
+    if math.prod(shape) * KINDS[kind] != len(values):  # before anything is made: a header may announce any size
+        raise DataError(f"a damaged record: {len(values)} bytes of values are not {kind} of shape {list(shape)}")
+    array = np.frombuffer(values, np.dtype(kind).newbyteorder("<")).reshape(shape)
+    native = array.astype(kind) if sys.byteorder == "big" else array.copy()
+    return Sample(torch.from_numpy(native), label, task)
 
 
-def _sample(header: object, values: memoryview) -> Sample:
-    known = {"dtype", "shape", "y", "task"}
+@lru_cache(HEADERS)
+def _header(text: bytes) -> tuple[str, tuple[int, ...], Label, int]:
+    """Return type, shape, label and task; parsed once for all records of a kind, for it takes longer than all else."""
+    header, known = files.parse_json(text), {"dtype", "shape", "y", "task"}
     if not isinstance(header, dict) or set(header) - known or not known - {"task"} <= set(header):
         raise DataError("its header needs dtype, shape and y, may have task, and has nothing else")
     kind, shape, task = header["dtype"], header["shape"], header.get("task", -1)
-    if kind not in KINDS or not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+    if (
+        not isinstance(kind, str)
+        or kind not in KINDS
+        or not isinstance(shape, list)
+        or not all(type(n) is int and n >= 0 for n in shape)
+    ):
         raise DataError(f"it has dtype {kind!r} and shape {shape!r}")
     if type(task) is not int or not -1 <= task < 2**63:
         raise DataError(f"its task is {task!r}, not an integer")
-    if math.prod(shape) * KINDS[kind] != len(values):
-        raise DataError(f"{len(values)} bytes of values are not {kind} of shape {shape}")
-    array = np.frombuffer(values, np.dtype(kind).newbyteorder("<")).reshape(shape)
-    native = array.astype(kind) if sys.byteorder == "big" else array.copy()
-    return Sample(torch.from_numpy(native), plain_label(header["y"]), task)
+    return kind, tuple(shape), plain_label(header["y"]), task

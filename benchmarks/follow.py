@@ -1,0 +1,182 @@
+"""The trainer on a long stream that drifts: all of covtype, 581,012 samples in file order, through a log on disk.
+
+    python benchmarks/follow.py --data-root DATA --out benchmarks/results/follow.json     # up to 6 minutes a strategy
+    python benchmarks/follow.py --data-root DATA --samples 20000 --strategies naive       # a look
+
+Each strategy runs as `lifelong train --source LOG` in a process of its own, one at a time, one thread. Nothing is
+tuned: the settings are the defaults, the same for all (`powerlaw` runs without windows: `mode=stochastic`). Inputs are
+scaled by what the first 5,000 samples have. Every sample is predicted before it is learned; `static` is the same
+network that stops learning after a tenth of the stream, `majority` and `no_change` learn nothing. Memory is what the
+process holds (VmRSS), and speed is samples per second of processor time: neighbours on the machine do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from figures import ROOT, figure, show, write
+from follow_costs import costs
+
+from lifelong.compose import model_spec
+from lifelong.data import load
+from lifelong.learning import Learner, Optim
+from lifelong.models import build
+from lifelong.sources.log import Log
+from lifelong.sources.record import encode
+
+STRATEGIES = ("naive", "replay", "powerlaw", "slda", "ridge")
+SETTINGS = {"powerlaw": ["--set", "mode=stochastic"]}
+CLOSED = ("slda", "ridge")  # whose features are the inputs
+BATCH, LR, FIRST = 64, 0.05, 5_000
+APPENDED = 5_000  # records in one durable step
+SAID = re.compile(r"^(\d+) samples, ")
+TICKS = os.sysconf("SC_CLK_TCK")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """How far a trainer was: samples, its processor seconds, and the bytes that it held."""
+
+    samples: int
+    seconds: float
+    bytes: int
+
+
+def stream(root: Path | None, count: int | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs, scaled, and labels in file order."""
+    rows = load("covtype", root=root).train
+    x, y = rows.x[:count].float(), rows.y[:count]
+    return ((x - x[:FIRST].mean(0)) / (x[:FIRST].std(0) + 1e-3)).clamp(-5, 5), y
+
+
+def logged(folder: Path, x: torch.Tensor, y: torch.Tensor) -> Path:
+    """Write the stream into an embedded log."""
+    with Log(folder, create=True) as log:
+        for start in range(0, len(y), APPENDED):
+            some = range(start, min(start + APPENDED, len(y)))
+            log.append((f"covtype-{i}", encode(x[i], int(y[i]))) for i in some)
+    return folder
+
+
+def moment(pid: int, samples: int) -> Moment:
+    """Ask the kernel how a process is."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    spent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    rss = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
+    return Moment(samples, (int(spent[11]) + int(spent[12])) / TICKS, rss)
+
+
+def followed(name: str, log: Path, run: Path) -> tuple[list[Moment], dict[str, Any], float]:
+    """Run a trainer to the end of the log; return its moments, its figures, and how long it took."""
+    model = "identity" if name in CLOSED else "mlp"
+    line = [sys.executable, "-m", "lifelong.cli", "train", "--source", log, "--run", run, "--follow", "until=end"]
+    line += ["--strategy", name, "--model", model, "--batch-size", BATCH, "--lr", LR, "--commit-every", 1_000_000]
+    line += SETTINGS.get(name, [])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    moments, begun = list[Moment](), time.monotonic()
+    words = [str(word) for word in line]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if found := SAID.match(text):
+                moments.append(moment(process.pid, int(found[1])))
+    took = time.monotonic() - begun
+    if process.returncode:
+        raise RuntimeError(f"the trainer of {name} ended with {process.returncode}")
+    words = [sys.executable, "-m", "lifelong.cli", "status", str(run), "--json"]
+    told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
+    return moments, json.loads(told.stdout), took
+
+
+def speed(moments: Sequence[Moment], first: float, last: float, count: int) -> float:
+    """Return samples per processor second between two shares (0..1) of the stream."""
+    inside = [m for m in moments if first * count <= m.samples <= last * count]
+    return (inside[-1].samples - inside[0].samples) / max(inside[-1].seconds - inside[0].seconds, 1e-9)
+
+
+def static(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the share of right predictions of a network that stops learning after a tenth of the stream."""
+    learner = Learner(build(model_spec("mlp", x.shape[1:], "naive"), seed=0), optim=Optim(lr=LR), batch_size=BATCH)
+    right, stop = 0, len(y) // 10
+    for start in range(0, len(y), BATCH):
+        rows = slice(start, start + BATCH)
+        if len(learner.labels):
+            said = learner.predict(x[rows])
+            right += sum(a == b for a, b in zip(said, y[rows].tolist(), strict=True))
+        if start < stop:
+            learner.partial_fit(x[rows], y[rows])
+    return right / len(y)
+
+
+def of_strategy(name: str, log: Path, folder: Path, count: int) -> Iterator[Row]:
+    """Yield the figures of one strategy."""
+    moments, told, took = followed(name, log, folder / name)
+    yield figure(f"{name}_samples_learned", told["samples"], "samples", ">=", count)
+    yield figure(f"{name}_accuracy", told["model"], "share")
+    yield figure(f"{name}_over_majority", told["model"] - told["majority"], "share", ">", 0)
+    yield figure(f"{name}_over_no_change", told["model"] - told["no_change"], "share")
+    held = [m.bytes for m in moments if m.samples >= 0.2 * count]
+    if len(moments) < 20:
+        return
+    yield figure(f"{name}_memory", sum(held) / len(held) / 2**20, "MiB")
+    yield figure(f"{name}_memory_swing", (max(held) - min(held)) / (max(held) + min(held)), "of mean", "<=", 0.02)
+    ratio = speed(moments, 0.9, 1, count) / speed(moments, 0, 0.1, count)
+    yield figure(f"{name}_speed_last_over_first", ratio, "ratio", ">=", 0.9)
+    yield figure(f"{name}_samples_per_cpu_second", speed(moments, 0, 1, count), "1/s")
+    yield figure(f"{name}_minutes", took / 60, "min", "<=", 6)
+
+
+def rows(root: Path | None, strategies: Sequence[str], count: int | None) -> Iterator[Row]:
+    """Yield all figures of the stream."""
+    x, y = stream(root, count)
+    labels = y.tolist()
+    yield figure("stream_samples", len(y), "samples", ">=", 581_012 if count is None else count)
+    yield figure("no_change_accuracy", sum(a == b for a, b in pairwise(labels)) / len(y), "share")
+    yield figure("static_accuracy", static(x, y), "share")
+    with tempfile.TemporaryDirectory() as folder:
+        log = logged(Path(folder) / "log", x, y)
+        size = len(y)
+        del x, y, labels
+        for name in strategies:
+            yield from of_strategy(name, log, Path(folder), size)
+
+
+def main() -> int:
+    """Measure, print, and exit 1 if a goal is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("LIFELONG_DATA"), help="folder with covtype")
+    parser.add_argument("--strategies", default=",".join(STRATEGIES), help="separated by commas; empty for none")
+    parser.add_argument("--samples", type=int, help="only so many")
+    parser.add_argument("--no-costs", action="store_true", help="leave out commits, recovery and lag")
+    parser.add_argument("--out", type=Path, help="file for the figures")
+    parser.add_argument("--json", action="store_true", help="one line of JSON per figure")
+    told = parser.parse_args()
+    torch.set_num_threads(1)
+    names = [name for name in told.strategies.split(",") if name]
+    found: list[Row] = []
+    parts: list[Iterator[Row]] = [] if told.no_costs else [costs()]
+    for part in [*parts, *([rows(told.data_root, names, told.samples)] if names else [])]:
+        for row in part:
+            show(row, told.json)
+            found.append(row)
+            if told.out:
+                write(told.out, {"batch_size": BATCH, "lr": LR, "strategies": names}, found)
+    return int(any(row["holds"] is False for row in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

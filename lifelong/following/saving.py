@@ -1,0 +1,38 @@
+"""Commits on a disk that may be full, and which of them are kept for the registry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import Event
+
+from lifelong.daemon import Stopped
+from lifelong.learning.checkpoint import Checkpoints
+from lifelong.release.registry import Registry
+
+log = logging.getLogger("lifelong.following")
+
+DISK_SECONDS = 5.0  # between two attempts on a disk that is full
+
+
+def until_written(write: Callable[[], object], stop: Event) -> None:
+    """Call `write` until the disk takes it, saying each time that it does not.
+
+    Raises:
+        Stopped: `stop` was set meanwhile.
+    """
+    while True:
+        try:
+            write()
+            return
+        except OSError as error:
+            log.warning("cannot commit: %s; training waits until there is room", error)
+            if stop.wait(DISK_SECONDS):
+                raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
+
+
+def pin(commits: Checkpoints, registry: Registry, version: int) -> None:
+    """Keep the newest commit as the one that `version` was made from, as long as that is live or the newest."""
+    kept = {**commits.pins(), version: commits.numbers()[-1]}
+    wanted = {version, registry.current()}
+    commits.pin({v: number for v, number in kept.items() if v in wanted})

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from lifelong.commands.bench_group import bench
+from lifelong.commands.config_group import CONFIG, config, with_tables
 from lifelong.commands.gallery_group import gallery
 from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
@@ -39,6 +40,7 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 
 
 @cli.command()
+@CONFIG
 @click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
 @click.option("--source", help="Follow a stream instead: a log, a folder of files, or a broker's address.")
 @click.option("--follow", multiple=True, metavar="KEY=VALUE", help="How the stream is followed, e.g. window=count:500.")
@@ -66,10 +68,13 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @DATA_ROOT
 @SEED
 @JSON
-def train(**options: Any) -> None:  # noqa: ANN401
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Train on a scenario or a stream, committing as it goes; after a crash the same command goes on, bit for bit."""
     from lifelong.commands import follow, train
 
+    with_tables(ctx.meta.get("tables", {}), options)
+    options.pop("config")
     source = options.pop("source")
     if source is None and not options["follow"]:
         train.run(**{name: value for name, value in options.items() if name != "follow"})
@@ -176,7 +181,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for command in (bench, gallery, registry, stream, dead, status):
+for command in (bench, config, gallery, registry, stream, dead, status):
     cli.add_command(command)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self, final
 
 from lifelong.errors import ConfigError, UnknownName
+from lifelong.following import ranges
+from lifelong.following.ranges import setting
 
 KINDS = ("online", "class-il", "domain-il", "data-il")
 WINDOWS = ("none", "count", "time", "declared", "drift")
@@ -40,22 +42,22 @@ class Follow:
         record_bytes: The largest record.
     """
 
-    window: str = "none"
-    kind: str = ""
-    dedup: int = 100_000
-    dead_letters: int = 1_000
-    max_dead: float = 0.5
-    max_classes: int = 1_000
-    commit_seconds: float = 30.0
-    keep: int = 3
-    publish_samples: int = 0
-    publish_seconds: float = 0.0
-    held_out_capacity: int = 2_000
-    spike: float = 0.0
-    linger: float = 0.0
-    until: str = "forever"
-    on_gap: str = "error"
-    record_bytes: int = 16 * 2**20
+    window: str = setting("none", pattern=r"^(none|declared|(count|time|drift):[0-9.eE+-]+)$")
+    kind: str = setting("", enum=("", *KINDS))
+    dedup: int = setting(100_000, minimum=1)
+    dead_letters: int = setting(1_000, minimum=1)
+    max_dead: float = setting(0.5, minimum=0, maximum=1)
+    max_classes: int = setting(1_000, minimum=1)
+    commit_seconds: float = setting(30.0, minimum=0)
+    keep: int = setting(3, minimum=1)
+    publish_samples: int = setting(0, minimum=0)
+    publish_seconds: float = setting(0.0, minimum=0)
+    held_out_capacity: int = setting(2_000, minimum=1)
+    spike: float = setting(0.0, minimum=0)
+    linger: float = setting(0.0, minimum=0)
+    until: str = setting("forever", enum=("forever", "end"))
+    on_gap: str = setting("error", enum=("error", "skip"))
+    record_bytes: int = setting(16 * 2**20, minimum=1)
 
     def __post_init__(self) -> None:
         name, amount = self.cut
@@ -64,18 +66,7 @@ class Follow:
         if (name in ("count", "time", "drift")) != (amount > 0):
             forms = "count:N, time:SECONDS, drift:THRESHOLD, declared or none"
             raise ConfigError(f"write the window as {forms}, got {self.window!r}")
-        if self.kind and self.kind not in KINDS:
-            raise UnknownName.among("kind of stream", self.kind, KINDS)
-        if self.until not in ("forever", "end"):
-            raise UnknownName.among("end of a run", self.until, ("forever", "end"))
-        if not 0 <= self.max_dead <= 1:
-            raise ConfigError(f"max_dead is a share from 0 to 1, got {self.max_dead}")
-        for key in ("dedup", "dead_letters", "max_classes", "keep", "held_out_capacity", "record_bytes"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        for key in ("commit_seconds", "publish_samples", "publish_seconds", "spike", "linger"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+        ranges.check(self)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -85,13 +76,7 @@ class Follow:
             UnknownName: There is no such setting; the message names the nearest.
             ConfigError: A value is of another type, or out of range.
         """
-        kinds = {f.name: type(f.default) for f in fields(cls)}
-        for name, value in values.items():
-            if name not in kinds:
-                raise UnknownName.among("setting of a stream", name, kinds)
-            if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
-                raise ConfigError(f"{name} is a {kinds[name].__name__}, got {value!r}")
-        return cls(**values)
+        return ranges.of(cls, values, "setting of a stream")
 
     @property
     def cut(self) -> tuple[str, float]:

@@ -12,7 +12,7 @@ import click
 from lifelong.commands.bench_group import bench
 from lifelong.commands.config_group import CONFIG, config, with_tables
 from lifelong.commands.gallery_group import gallery
-from lifelong.commands.options import DATA_ROOT, JSON, REGISTRY, SEED, SETTINGS
+from lifelong.commands.options import DATA_ROOT, HEALTH_FILE, JSON, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
 from lifelong.errors import LifelongError
@@ -63,6 +63,9 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--max-accuracy-drop", default=0.02, show_default=True, help="Share that an update may cost over all.")
 @click.option("--max-forgetting", default=0.05, show_default=True, help="The same, on known classes among themselves.")
 @click.option("--allow-major", is_flag=True, help="Let a version go live that cannot read older rows: a major release.")
+@HEALTH_FILE
+@click.option("--metrics-port", type=int, help="Serve Prometheus metrics of a stream's run; 0 takes a free port.")
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for them.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--threads", default=1, show_default=True, help="Of torch; small models are fastest with 1.")
 @DATA_ROOT
@@ -73,13 +76,12 @@ def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Train on a scenario or a stream, committing as it goes; after a crash the same command goes on, bit for bit."""
     from lifelong.commands import follow, train
 
+    given = options["follow"]  # what was typed wins again when the file is read again
     with_tables(ctx.meta.get("tables", {}), options)
-    options.pop("config")
-    source = options.pop("source")
-    if source is None and not options["follow"]:
-        train.run(**{name: value for name, value in options.items() if name != "follow"})
+    if options["source"] is None and not options["follow"]:
+        train.run(**options)
     else:
-        follow.run(source=source, **options)
+        follow.run(given=given, **options)
 
 
 @cli.command()

@@ -26,7 +26,7 @@ from lifelong.errors import LifelongError
 from lifelong.following.settings import Follow
 from lifelong.learning import Strategy
 from lifelong.release import compat
-from lifelong.telemetry import SERVING
+from lifelong.telemetry import SERVING, TRAINING, Metric
 from serving import settings
 
 with warnings.catch_warnings():  # bentoml's own imports
@@ -92,10 +92,11 @@ def test_every_metric_of_learning_and_of_compatibility_is_defined_and_no_other()
     assert set(rows(told["Of compatibility"])) - {"metric"} == set(compat.summary(torch.eye(2)))
 
 
-def test_every_metric_of_the_server_is_there_with_its_kind_and_labels() -> None:
-    table = rows(sections(page("docs/metrics.md"))["Of the server"])
-    assert set(table) - {"metric"} == {metric.name for metric in SERVING}
-    for metric in SERVING:
+@pytest.mark.parametrize(("title", "metrics"), [("Of the server", SERVING), ("Of the trainer", TRAINING)])
+def test_every_metric_is_there_with_its_kind_and_labels(title: str, metrics: tuple[Metric, ...]) -> None:
+    table = rows(sections(page("docs/metrics.md"))[title])
+    assert set(table) - {"metric"} == {metric.name for metric in metrics}
+    for metric in metrics:
         assert table[metric.name][:2] == [metric.kind, ", ".join(metric.labels)]
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import signal
-import time
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -14,10 +13,15 @@ import torch
 
 from lifelong import compose, files
 from lifelong.commands import tables
+from lifelong.commands.config import again
+from lifelong.commands.instruments import Instruments
+from lifelong.commands.systemd import Systemd
 from lifelong.commands.train import device_of
+from lifelong.commands.watch import Lines, Observer, Watch
 from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.follower import Follower
+from lifelong.following.health import NAME, Health
 from lifelong.following.settings import Follow, StreamSetting
 from lifelong.learning import Learner, Optim
 from lifelong.models import build
@@ -26,9 +30,9 @@ from lifelong.release.registry import Registry
 from lifelong.sources.base import Source
 from lifelong.sources.locate import locate
 from lifelong.sources.record import decode
+from lifelong.telemetry import listen
 
-LINE_SECONDS = 1.0  # between two lines of progress
-BOUND = ("window", "kind", "dedup", "spike", "held_out_capacity", "publish_samples")  # what a run keeps to its end
+BOUND = ("window", "kind", "dedup", "held_out_capacity")  # what a run keeps to its end
 
 
 def run(
@@ -55,6 +59,11 @@ def run(
     device: str,
     threads: int,
     seed: int,
+    health_file: Path | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    config: Path | None,
+    given: Sequence[str],
     as_json: bool,
     **_: Any,  # noqa: ANN401 - options of scenarios, which mean nothing here
 ) -> None:
@@ -88,49 +97,36 @@ def run(
         )  # fmt: skip
         where = Registry(registry, create=True) if registry else None
         follower = Follower(learner, found, run_folder, registry=where, plan=plan, settings=told, about=about)
-        _until_stopped(follower, as_json)
+        observers = _observers(health_file or run_folder / NAME, metrics_port, metrics_host, as_json)
+        watch = Watch(follower, observers, again(config, given) if config else None)
+        watch.obey()
+        _until_stopped(watch, as_json)
 
 
-def _until_stopped(follower: Follower, as_json: bool) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: follower.stop.set())
-    follower.watch(_Lines(as_json))
+def _until_stopped(watch: Watch, as_json: bool) -> None:
+    follower, state = watch.follower, "failed"
     try:
         follower.run()
+        state = "ended"
     except Stopped as stopped:
         click.echo(str(stopped), err=as_json)
+        state = "stopped"
+    finally:
+        watch.beat(state, ask=state != "failed", now=True)
     if as_json:
         tables.emit({"end": follower.facts()})
     else:
         tables.show("Test-then-train, and counts", ["what", "value"], list(follower.facts().items()))
 
 
-class _Lines:
-    """Prints what happens, and every second how far the run is."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json, self.last, self.seen = as_json, time.monotonic(), 0
-
-    def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if kind == "step":
-            if self.as_json or now - self.last < LINE_SECONDS:
-                return
-            rate, self.last, self.seen = (facts["samples"] - self.seen) / (now - self.last), now, facts["samples"]
-            baselines = f"majority {facts['majority']:.3f}, no change {facts['no_change']:.3f}"
-            click.echo(
-                f"{facts['samples']} samples, {rate:.0f}/s, loss {facts['loss']:.3f}, right {facts['recent']:.3f} "
-                f"({baselines}), {facts['letters']} dead letters"
-            )
-        elif self.as_json:
-            tables.emit({kind: dict(facts)})
-        elif kind in ("published", "refused"):
-            click.echo(f"{kind} version {facts['version']}: {tables.checks(facts['report'])}")
-        elif kind == "boundary":
-            click.echo(f"window {facts['index']} ended after {facts['samples']} samples")
-        elif kind == "resumed":
-            self.seen = facts["samples"]
-            click.echo(f"going on after {facts['samples']} samples")
+def _observers(health: Path, metrics_port: int | None, metrics_host: str, as_json: bool) -> list[Observer]:
+    found: list[Observer] = [Lines(as_json), Health(health, os.getpid()), Systemd()]
+    if metrics_port is not None:
+        instruments = Instruments()
+        port = listen(instruments.telemetry, metrics_host, metrics_port)
+        click.echo(f"metrics are on http://{metrics_host}:{port}/metrics", err=True)
+        found.append(instruments)
+    return found
 
 
 def _shape(run_folder: Path, source: Source) -> list[int]:

@@ -51,6 +51,7 @@ def run(
     data_root: Path | None,
     seed: int,
     as_json: bool,
+    **_: Any,  # noqa: ANN401 - options of streams, which mean nothing here
 ) -> None:
     """Train, or go on; print the accuracy matrix, metrics by name, and what became of each candidate."""
     if threads < 1:

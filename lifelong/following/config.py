@@ -11,8 +11,8 @@ from typing import Any, final
 
 from lifelong import files
 from lifelong.errors import ConfigError, DataError
-from lifelong.following import ranges
-from lifelong.following.ranges import setting
+from lifelong import ranges
+from lifelong.ranges import setting
 from lifelong.following.settings import Follow
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -44,6 +44,9 @@ class Config:
         max_accuracy_drop: Share (0..1) of accuracy on all classes that an update may cost.
         max_forgetting: The same, on the live version's classes among themselves.
         allow_major: Let a version go live that cannot read older rows: a major release.
+        health_file: Says how a followed stream is; in the folder of the run if empty.
+        metrics_port: Serve Prometheus metrics of a followed stream there; 0 takes a free port, without it none.
+        metrics_host: Address for them.
         device: cpu, cuda, ...
         threads: Of torch; small models are fastest with 1.
         data_root: Folder of data sets; without it, installed and packaged ones.
@@ -72,6 +75,9 @@ class Config:
     max_accuracy_drop: float = setting(0.02, minimum=0, maximum=1)
     max_forgetting: float = setting(0.05, minimum=0, maximum=1)
     allow_major: bool = False
+    health_file: str = ""
+    metrics_port: int | None = setting(None, minimum=0, maximum=65535)
+    metrics_host: str = "127.0.0.1"
     device: str = "cpu"
     threads: int = setting(1, minimum=1)
     data_root: str = ""

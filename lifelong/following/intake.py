@@ -6,13 +6,11 @@ crash it is the same. What it changes takes effect in `accept`, once its samples
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, final
 
@@ -20,68 +18,19 @@ import torch
 
 from lifelong.errors import LifelongError, Unavailable
 from lifelong.following.dead import DeadLetters, Letter
+from lifelong.following.portion import Portion, Row, identity
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.windows import Windows
 from lifelong.labels import Label
 from lifelong.sources.base import Record, Source
-from lifelong.sources.record import Sample, decode
+from lifelong.sources.record import decode
 
 log = logging.getLogger("lifelong.following")
 
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 5.0  # between two attempts to reach a source that is gone, at most
 MOST_RECORDS = 1024  # that one portion looks at, where few of them can be learned
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A sample that may be learned.
-
-    Args:
-        id: 63 bits of the hash of its sample id.
-        sample: Decoded.
-        record: Where it came from.
-    """
-
-    id: int
-    sample: Sample
-    record: Record
-
-
-@final
-@dataclass(slots=True)
-class Portion:
-    """What one step works on.
-
-    Args:
-        rows: Samples in order.
-        dead: Records that cannot be learned.
-        positions: After its last record.
-        boundary: The window ends with it, by what the next record says.
-        records: How many were looked at.
-        duplicates: How many of them had been learned before.
-        replayed: How many came from the dead letters.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    dead: list[Letter] = field(default_factory=list)
-    positions: dict[str, int] = field(default_factory=dict)
-    boundary: bool = False
-    records: int = 0
-    duplicates: int = 0
-    replayed: int = 0
-
-    @property
-    def first(self) -> tuple[float, int] | None:
-        """Time and declared task of the first sample."""
-        return (self.rows[0].record.time, self.rows[0].sample.task) if self.rows else None
-
-
-def identity(sid: str) -> int:
-    """Return 63 bits of the hash of a sample id."""
-    return int.from_bytes(hashlib.blake2b(sid.encode(), digest_size=8).digest(), "big") >> 1
 
 
 @final
@@ -93,10 +42,13 @@ class Intake:
         schema: What a sample has to look like.
         settings: Of the stream.
         stop: Set to give up waiting.
+        waiting: Called again and again while there is nothing to read, with the reason if the source is gone.
     """
 
-    def __init__(self, source: Source, schema: Schema, settings: Follow, stop: Event) -> None:
-        self.source, self.schema, self.settings, self.stop = source, schema, settings, stop
+    def __init__(
+        self, source: Source, schema: Schema, settings: Follow, stop: Event, waiting: Callable[[str], None]
+    ) -> None:
+        self.source, self.schema, self.settings, self.stop, self.waiting = source, schema, settings, stop, waiting
         self.positions: dict[str, int] = {}
         self.dead = DeadLetters(settings.dead_letters)
         self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0}
@@ -167,12 +119,9 @@ class Intake:
     def state(self) -> dict[str, Any]:
         """Return positions, the ids seen last, dead letters and counts."""
         return {
-            "positions": dict(self.positions),
-            "known": torch.tensor(list(self._order), dtype=torch.int64),
-            "dead": self.dead.state(),
-            "counts": dict(self.counts),
-            "recent": list(self.recent),
-        }
+            "positions": dict(self.positions), "known": torch.tensor(list(self._order), dtype=torch.int64),
+            "dead": self.dead.state(), "counts": dict(self.counts), "recent": list(self.recent),
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
@@ -194,11 +143,14 @@ class Intake:
             self.source.commit_hint(positions) if positions else None
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
+        sample = None
         try:
             sample = decode(record.payload, self.settings.record_bytes)
             self.schema.check(sample, known)
         except LifelongError as error:
-            portion.dead.append(Letter(record, str(error), whole=len(record.payload) <= self.settings.record_bytes))
+            whole = len(record.payload) <= self.settings.record_bytes
+            reason = "schema" if sample else "record" if whole else "large"
+            portion.dead.append(Letter(record, str(error), whole=whole, reason=reason))
             return None
         return Row(identity(record.sid), sample, record)
 
@@ -223,6 +175,8 @@ class Intake:
             if not found and self.settings.until == "end" and self._at_end():
                 self.ended = True
                 return None
+            if not found:
+                self.waiting("")
         return self._queue.popleft() if self._queue and not self.stop.is_set() else None
 
     def _at_end(self) -> bool:
@@ -241,6 +195,7 @@ class Intake:
                 if not missed:
                     log.warning("%s; trying again until it answers, nothing is lost", error)
                 missed += pause
+                self.waiting(str(error))
                 self.stop.wait(pause)
                 pause = min(2 * pause, RETRY_SECONDS)
             else:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self, final
 
 from lifelong.errors import ConfigError, UnknownName
-from lifelong.following import ranges
-from lifelong.following.ranges import setting
+from lifelong import ranges
+from lifelong.ranges import setting
 
 KINDS = ("online", "class-il", "domain-il", "data-il")
 WINDOWS = ("none", "count", "time", "declared", "drift")

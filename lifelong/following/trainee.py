@@ -10,7 +10,7 @@ import torch
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.following.guard import Guard, finite
-from lifelong.following.intake import Row
+from lifelong.following.portion import Row
 from lifelong.following.publisher import Publisher
 from lifelong.following.settings import Follow
 from lifelong.following.windows import Windows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from lifelong.errors import ConfigError, Unavailable
 from lifelong.sources.base import LIMIT, PAUSE, Record, Source
@@ -36,6 +36,8 @@ class RedisStream(Source):
         Unavailable: The server cannot be reached.
         ConfigError: The key holds something else.
     """
+
+    counted: ClassVar[bool] = False  # they are times
 
     def __init__(
         self, server: str, key: str, *, on_gap: str = "error", limit: int = LIMIT, group: str = "lifelong"

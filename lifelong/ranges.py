@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lifelong.errors import ConfigError, UnknownName
 
@@ -80,7 +80,7 @@ def schema(cls: type) -> dict[str, Any]:
         if isinstance(kind, type) and is_dataclass(kind):
             properties[one.name] = {**schema(kind), "description": told.get(one.name, "")}
             continue
-        default = {} if kind is dict else {"default": one.default}
+        default = {} if kind is dict or one.default is None else {"default": one.default}
         keywords = {key: list(v) if isinstance(v, tuple) else v for key, v in one.metadata.items()}
         properties[one.name] = {
             "type": NAMES[kind], **default, **keywords, "description": told.get(one.name, "")
@@ -89,14 +89,17 @@ def schema(cls: type) -> dict[str, Any]:
 
 
 def kinds_of(cls: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass
-    """Return the type of each field; of `dict[str, Any]` it is `dict`."""
+    """Return the type of each field; of `dict[str, Any]` it is `dict`, of `int | None` it is `int`."""
     hints = get_type_hints(cls)
     every = {one.name: hints[one.name] for one in fields(cls)}
+    every = {name: get_args(hint)[0] if isinstance(hint, types.UnionType) else hint for name, hint in every.items()}
     return {name: dict if isinstance(hint, types.GenericAlias) else hint for name, hint in every.items()}
 
 
 def _check(one: Field[Any], value: Any) -> None:  # noqa: ANN401
     for key, limit in one.metadata.items():
+        if value is None:
+            return
         if key == "enum" and value not in limit:
             raise UnknownName.among(f"value of {one.name}", value, limit)
         if key == "pattern" and not re.search(limit, value):

@@ -56,6 +56,8 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--lr", default=0.05, show_default=True, help="Learning rate.")
 @click.option("--momentum", default=0.0, show_default=True, help="Of sgd.")
 @click.option("--weight-decay", default=0.0, show_default=True, help="L2 factor.")
+@click.option("--rate", multiple=True, metavar="KEY=VALUE", help="How the learning rate changes, e.g. policy=power.")
+@click.option("--budget", multiple=True, metavar="KEY=VALUE", help="What a step may cost: flops, bytes, seconds.")
 @click.option("--commit-every", default=50, show_default=True, help="Steps between two commits.")
 @click.option("--publish-every", default=1, show_default=True, help="Experiences between two candidates.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of training samples for the gate alone.")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Reservoir, Strategy
+from lifelong.learning.allowance import allowed
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
@@ -49,8 +50,8 @@ class AsymmetricReplay(Strategy):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
-        self.new, count = 0, round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        self.new, count = 0, allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         self.new = len(batch)
         return Batch.cat([batch, self.memory.draw(count).to(batch.x.device)])

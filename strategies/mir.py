@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Reservoir, Strategy
+from lifelong.learning.allowance import allowed
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.passes import FirstPass
@@ -63,8 +64,8 @@ class InterferedReplay(Strategy):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by the round(ratio * N) most interfered candidates."""
-        count = round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         drawn = self.memory.draw(min(self.candidates, len(self.memory))).to(batch.x.device)
         assert self.model is not None, "adapt comes first"

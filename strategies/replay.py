@@ -15,6 +15,7 @@ from torch import nn
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Strategy
+from lifelong.learning.allowance import allowed
 from lifelong.learning.buffers import make_buffer
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.strategy import State
@@ -46,8 +47,8 @@ class Replay(Strategy):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
-        count = round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         return Batch.cat([batch, self.memory.draw(count).to(batch.x.device)])
 

@@ -12,10 +12,10 @@ import pytest
 import streams
 from click.testing import CliRunner
 
+from lifelong import ranges
 from lifelong.cli import cli, train
 from lifelong.commands.config_group import RENAMED
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
-from lifelong import ranges
 from lifelong.following import config
 from lifelong.following.settings import Follow
 
@@ -38,11 +38,12 @@ def test_every_option_has_a_key_with_its_default_and_no_other_key_is_there():
     typed = train.make_context("train", ["--run", "here"]).params
     keys = {RENAMED.get(one.name, one.name): one.default for one in dataclasses.fields(config.Config)}
     assert set(typed) - NOT_IN_FILES == set(keys)
-    for name in set(keys) - {"follow", "settings", "model_set", "run_folder"}:
+    for name in set(keys) - {"follow", "settings", "model_set", "rate", "budget", "run_folder"}:
         assert keys[name] == typed[name] or (typed[name] is None and keys[name] in ("", None)), name
     told = ranges.schema(config.Config)["properties"]
     assert [name for name, about in told.items() if not about["description"]] == []
-    assert [name for name, about in told["follow"]["properties"].items() if not about["description"]] == []
+    for table in ("follow", "rate", "budget"):
+        assert [name for name, about in told[table]["properties"].items() if not about["description"]] == []
 
 
 GOOD = ["", "lr = 1", "momentum = 0", "[follow]\nlinger = 2", "[set]\nanything = [1, 2]", 'run = "a"\nseed = -3']
@@ -62,6 +63,8 @@ BAD = {
     'follow = "window=none"': "follow wants a table, got 'window=none'",
     '[follow]\nwindow = "count:x"': "write the window as",
     "[follow]\nmax_dead = -1.0": "max_dead must be at least 0, got -1.0",
+    '[rate]\npolicy = "cosin"': "no value of policy is called 'cosin'; did you mean 'cosine'?",
+    "[budget]\nflop = 1": "no setting in [budget] is called 'flop'; did you mean 'flops'?",
     "[set]\nday = 2020-01-01": "value.set.day is date",
 }
 

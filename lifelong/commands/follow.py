@@ -23,7 +23,7 @@ from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.follower import Follower
 from lifelong.following.health import NAME, Health
 from lifelong.following.settings import Follow, StreamSetting
-from lifelong.learning import Learner, Optim
+from lifelong.learning import Learner
 from lifelong.models import build
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
@@ -50,6 +50,8 @@ def run(
     lr: float,
     momentum: float,
     weight_decay: float,
+    rate: Sequence[str],
+    budget: Sequence[str],
     commit_every: int,
     held_out: float,
     measure: str,
@@ -75,21 +77,22 @@ def run(
     torch.set_num_threads(threads)
     logging.getLogger("lifelong").setLevel(logging.WARNING)  # outages and damaged commits are said, not only logged
     told = Follow.of(compose.parse(list(follow), ["follow"])["follow"])
-    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optim, spending = compose.optim(optimizer, lr, momentum, weight_decay, rate), compose.budget(budget)
     with locate(source, on_gap=told.on_gap, limit=told.record_bytes) as found:
         spec = compose.model_spec(model, _shape(run_folder, found), strategy, model_set)
 
         def learner() -> Learner:
             return Learner(
                 build(spec, seed=seed), compose.strategy(strategy, settings), optim=optim, batch_size=batch_size,
-                seed=seed, device=device_of(device), setting=StreamSetting(told.named_kind, told.provides),
+                seed=seed, device=device_of(device), budget=spending,
+                setting=StreamSetting(told.named_kind, told.provides),
             )  # fmt: skip
 
         about = {
             "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
             "strategy": strategy, "settings": list(settings),
             "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
-            "batch_size": batch_size, "held_out": held_out, "seed": seed,
+            "batch_size": batch_size, "held_out": held_out, "seed": seed, **compose.besides(optim.rate, spending),
         }  # fmt: skip
         plan = Plan(
             commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,

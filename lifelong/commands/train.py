@@ -15,7 +15,7 @@ from lifelong.bench import metrics
 from lifelong.commands import tables
 from lifelong.daemon import Stopped, Trainer
 from lifelong.errors import ConfigError
-from lifelong.learning import Learner, Optim
+from lifelong.learning import Learner
 from lifelong.models import build
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
@@ -39,6 +39,8 @@ def run(
     lr: float,
     momentum: float,
     weight_decay: float,
+    rate: Sequence[str],
+    budget: Sequence[str],
     commit_every: int,
     publish_every: int,
     held_out: float,
@@ -59,7 +61,7 @@ def run(
     torch.set_num_threads(threads)
     stream = make_scenario(scenario, data_root, seed)
     spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
-    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optim, spending = compose.optim(optimizer, lr, momentum, weight_decay, rate), compose.budget(budget)
     learner = Learner(
         build(spec, seed=seed),
         compose.strategy(strategy, settings),
@@ -67,6 +69,7 @@ def run(
         batch_size=batch_size,
         seed=seed,
         device=device_of(device),
+        budget=spending,
         setting=stream,
     )
     plan = Plan(
@@ -89,6 +92,7 @@ def run(
         "epochs": epochs,
         "held_out": held_out,
         "seed": seed,
+        **compose.besides(optim.rate, spending),
     }
     where = Registry(registry, create=True) if registry else None
     trainer = Trainer(learner, stream, run_folder, registry=where, plan=plan, about=about)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
-from lifelong import files
+from lifelong import files, ranges
 from lifelong.errors import ConfigError, DataError
-from lifelong import ranges
-from lifelong.ranges import setting
 from lifelong.following.settings import Follow
+from lifelong.learning.budgets import Budget
+from lifelong.learning.rates import Rate
+from lifelong.ranges import setting
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-TABLES = ("follow", "set", "model_set")  # which the command line takes as repeated KEY=VALUE
+TABLES = ("follow", "set", "model_set", "rate", "budget")  # which the command line takes as repeated KEY=VALUE
 
 
 @final
@@ -37,6 +38,8 @@ class Config:
         lr: Learning rate.
         momentum: Of sgd.
         weight_decay: L2 factor.
+        rate: How the learning rate changes.
+        budget: What one step may cost.
         commit_every: Steps between two commits.
         publish_every: Experiences of a scenario between two candidates.
         held_out: Share of training samples for the gate alone.
@@ -68,6 +71,8 @@ class Config:
     lr: float = setting(0.05, exclusiveMinimum=0)
     momentum: float = setting(0.0, minimum=0, exclusiveMaximum=1)
     weight_decay: float = setting(0.0, minimum=0)
+    rate: Rate = field(default_factory=Rate)
+    budget: Budget = field(default_factory=Budget)
     commit_every: int = setting(50, minimum=1)
     publish_every: int = setting(1, minimum=1)
     held_out: float = setting(0.1, minimum=0, exclusiveMaximum=1)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, final
 
-from lifelong.errors import ConfigError, UnknownName
 from lifelong import ranges
+from lifelong.errors import ConfigError, UnknownName
 from lifelong.ranges import setting
 
 KINDS = ("online", "class-il", "domain-il", "data-il")

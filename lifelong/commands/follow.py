@@ -32,7 +32,15 @@ from lifelong.sources.locate import locate
 from lifelong.sources.record import decode
 from lifelong.telemetry import listen
 
-BOUND = ("window", "kind", "dedup", "held_out_capacity")  # what a run keeps to its end
+BOUND = (
+    "window",
+    "kind",
+    "dedup",
+    "held_out_capacity",
+    "merge",
+    "merge_weight",
+    "merge_keep",
+)  # what a run keeps to its end
 
 
 def run(

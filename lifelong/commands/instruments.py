@@ -9,6 +9,7 @@ from typing import Any, final
 from lifelong.telemetry import TRAINING, Telemetry
 
 GAUGES = {"lag": "lifelong_train_lag_records", "loss": "lifelong_train_loss", "memory": "lifelong_train_memory_samples",
+          "canary": "lifelong_train_canary_accuracy", "canary_forgotten": "lifelong_train_canary_forgotten",
           "version": "lifelong_train_version", "version_since": "lifelong_train_version_since_seconds",
           "last_commit": "lifelong_train_commit_since_seconds"}  # fmt: skip
 ACCURACIES = ("model", "recent", "majority", "no_change")
@@ -39,11 +40,13 @@ class Instruments:
             self._grown("lifelong_train_dead_letters_total", count, reason=reason)
 
     def happened(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Count commits and their time, and ways back."""
+        """Count commits and their time, ways back and changes of the stream."""
         if kind == "committed":
             self.telemetry.observe("lifelong_train_commit_seconds", facts["seconds"])
         elif kind == "rollback":
             self.telemetry.count("lifelong_train_rollbacks_total")
+        elif kind == "drift":
+            self.telemetry.count("lifelong_train_drifts_total")
 
     def _grown(self, name: str, total: float, **labels: str) -> None:
         key = name, "".join(labels.values())

@@ -9,6 +9,7 @@ from typing import Any
 from lifelong.commands import tables
 from lifelong.errors import NotFound
 from lifelong.following import health
+from lifelong.following.canary import Canary
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.learning.prequential import Prequential
 
@@ -36,11 +37,13 @@ def run(*, run_folder: Path, health_file: Path | None, as_json: bool) -> None:
 def _of_stream(state: dict[str, Any]) -> dict[str, Any]:
     figures = Prequential()
     figures.restore(state["prequential"])
+    canary = Canary(1)
+    canary.restore(state["canary"])
     publisher, intake = state["publisher"], state["intake"]
     return {
         **state["learner"]["counters"], **intake["counts"], "labels": len(state["learner"]["labels"]),
         "window": state["windows"]["index"], "letters": len(intake["dead"]["letters"]), "version": publisher["last"],
-        "published": publisher["published"], "refused": publisher["refused"], **figures.figures(),
+        "published": publisher["published"], "refused": publisher["refused"], **figures.figures(), **canary.figures(),
         "positions": intake["positions"],
     }  # fmt: skip
 

@@ -146,6 +146,8 @@ class Lines:
             click.echo(f"{kind} version {facts['version']}: {tables.checks(facts['report'])}")
         elif kind == "boundary":
             click.echo(f"window {facts['index']} ended after {facts['samples']} samples")
+        elif kind == "drift":
+            click.echo(f"the stream has changed, after {facts['samples']} samples")
         elif kind == "resumed":
             self.seen = facts["samples"]
             click.echo(f"going on after {facts['samples']} samples")

@@ -16,7 +16,7 @@ def facts(trainee: Trainee, intake: Intake) -> dict[str, Any]:
         **intake.counts, **counters,
         "window": trainee.windows.index, "loss": trainee.loss, "letters": len(intake.dead.letters),
         "version": publisher.last, "published": publisher.published, "refused": publisher.refused,
-        **trainee.prequential.figures(), **trainee.learner.strategy.summary(),
+        **trainee.prequential.figures(), **trainee.canary.figures(), **trainee.learner.strategy.summary(),
     }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ class Follower:
         registry: Where versions go; None only trains.
         plan: `commit_every`, `held_out`, `seed` and what the gate is told; the rest is for scenarios.
         settings: How the stream is followed.
-        notify: Told of `step`, `boundary`, `published`, `refused`, `resumed`, `rollback`, `committed` and `waiting`.
+        notify: Told of `step`, `boundary`, `drift`, `published`, `refused`, `resumed`, `rollback`, `committed`, ...
         about: What is being run, as plain values; a run that goes on must agree with it.
     """
 
@@ -138,13 +138,11 @@ class Follower:
         return self.trainee.learner.counters["steps"]
 
     def _next(self) -> Portion | None:
-        learner = self.trainee.learner
-        return self.intake.next(learner.batch_size, self.trainee.windows, learner.labels.tolist())
+        return self.intake.next((one := self.trainee.learner).batch_size, self.trainee.windows, one.labels.tolist())
 
     def _learn(self, portion: Portion) -> None:
-        careful = self._steps < self._careful
-        before = self._copy() if careful else None
-        why, wrong = self.trainee.take(portion.rows, careful)
+        before = self._copy() if self._steps < self._careful else None
+        why, wrong = self.trainee.take(portion.rows, careful=before is not None)
         if why:
             if before is None:
                 self._go_back(why)
@@ -153,7 +151,10 @@ class Follower:
             portion.rows, letters = salvage(portion.rows, why, self.trainee, self._copy, self._restore)
             portion.dead += letters
         self.intake.accept(portion)
-        if portion.boundary or self.trainee.windows.full(wrong):
+        ends, drifted = self.trainee.ends(portion, wrong)
+        if drifted:
+            self._tell("drift", {"index": self.trainee.windows.index, "samples": self.facts()["samples"]})
+        if ends:
             self._close()
 
     def _close(self) -> None:

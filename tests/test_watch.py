@@ -14,6 +14,7 @@ import pytest
 import streams
 from click.testing import CliRunner
 
+from lifelong.checks import digest
 from lifelong.cli import cli
 from lifelong.commands import systemd
 from lifelong.commands.config import again
@@ -24,6 +25,7 @@ from lifelong.following import facts, health
 from lifelong.following.dead import REASONS, DeadLetters, Letter
 from lifelong.following.reload import MAY_CHANGE, changes
 from lifelong.following.settings import Follow
+from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
 from lifelong.sources.base import Record
 from lifelong.sources.record import encode
@@ -74,6 +76,39 @@ def test_settings_change_from_a_commit_on_and_every_part_goes_by_them(tmp_path, 
     assert made.intake.dead.capacity == 4
     assert kept.events == ["committed"] * 3  # the first, the change, the end
     assert "spike is 50.0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_crashed_after_a_change_it_ends_with_the_same_bits(tmp_path, quick):
+    """Candidates come more often from step 10 on; a crash at step 13 repeats three steps with the new settings."""
+    stream, wanted = streams.log(tmp_path / "log", streams.messy(240)), {"publish_samples": 40}
+
+    def started(name, notify, settings):
+        registry = Registry(tmp_path / f"registry-{name}", create=True)
+        return streams.follower(
+            stream, tmp_path / name, settings=settings, registry=registry, notify=notify, commit_every=50
+        ), registry
+
+    def changing(crash):
+        def notify(kind, facts):
+            if kind == "step" and facts["steps"] == 10:
+                made.change(Follow(until="end", **wanted))
+            if kind == "step" and facts["steps"] == crash:
+                raise KeyboardInterrupt
+
+        return notify
+
+    made, one = started("whole", changing(0), {})
+    made.run()
+    made, _ = started("parts", changing(13), {})
+    with pytest.raises(KeyboardInterrupt):
+        made.run()
+    last, two = started("parts", None, wanted)
+    last.run()
+    states = [Checkpoints(tmp_path / run / "checkpoints").latest() for run in ("whole", "parts")]
+    assert digest(states[0]) == digest(states[1])
+    assert len(one.versions()) > 2
+    assert [one.manifest(v)["sha256"] for v in one.versions()] == [two.manifest(v)["sha256"] for v in two.versions()]
 
 
 def test_what_may_not_change_is_said_and_the_run_goes_on_with_the_old(tmp_path, quick, capsys):

@@ -12,7 +12,7 @@ import click
 import torch
 
 from lifelong import compose, files
-from lifelong.commands import tables
+from lifelong.commands import systemd, tables
 from lifelong.commands.config import again
 from lifelong.commands.instruments import Instruments
 from lifelong.commands.systemd import Systemd
@@ -153,6 +153,7 @@ def _shape(run_folder: Path, source: Source) -> list[int]:
                 return list(decode(record.payload, source.limit).x.shape)
             except LifelongError:
                 continue  # it becomes a dead letter when the run gets to it
+        systemd.notify("WATCHDOG=1" if said else "READY=1\nSTATUS=waiting for the first sample\nWATCHDOG=1")
         if not said:
             click.echo("waiting for the first sample, which says what all look like", err=True)
             said = True

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from lifelong.commands.bench_group import bench
+from lifelong.commands.config_group import CONFIG, config, with_tables
 from lifelong.commands.gallery_group import gallery
-from lifelong.commands.options import DATA_ROOT, JSON, LOCATION, REGISTRY, SEED, SETTINGS
+from lifelong.commands.options import DATA_ROOT, HEALTH_FILE, JSON, LOCATION, REGISTRY, SEED, SETTINGS
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
 from lifelong.commands.travel_group import diff, replay
@@ -40,6 +41,7 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 
 
 @cli.command()
+@CONFIG
 @click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
 @click.option("--source", help="Follow a stream instead: a log, a folder of files, or a broker's address.")
 @click.option("--follow", multiple=True, metavar="KEY=VALUE", help="How the stream is followed, e.g. window=count:500.")
@@ -55,6 +57,8 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--lr", default=0.05, show_default=True, help="Learning rate.")
 @click.option("--momentum", default=0.0, show_default=True, help="Of sgd.")
 @click.option("--weight-decay", default=0.0, show_default=True, help="L2 factor.")
+@click.option("--rate", multiple=True, metavar="KEY=VALUE", help="How the learning rate changes, e.g. policy=power.")
+@click.option("--budget", multiple=True, metavar="KEY=VALUE", help="What a step may cost: flops, bytes, seconds.")
 @click.option("--commit-every", default=50, show_default=True, help="Steps between two commits.")
 @click.option("--publish-every", default=1, show_default=True, help="Experiences between two candidates.")
 @click.option("--held-out", default=0.1, show_default=True, help="Share of training samples for the gate alone.")
@@ -62,20 +66,25 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @click.option("--max-accuracy-drop", default=0.02, show_default=True, help="Share that an update may cost over all.")
 @click.option("--max-forgetting", default=0.05, show_default=True, help="The same, on known classes among themselves.")
 @click.option("--allow-major", is_flag=True, help="Let a version go live that cannot read older rows: a major release.")
+@HEALTH_FILE
+@click.option("--metrics-port", type=int, help="Serve Prometheus metrics of a stream's run; 0 takes a free port.")
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address for them.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, ...")
 @click.option("--threads", default=1, show_default=True, help="Of torch; small models are fastest with 1.")
 @DATA_ROOT
 @SEED
 @JSON
-def train(**options: Any) -> None:  # noqa: ANN401
+@click.pass_context
+def train(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401
     """Train on a scenario or a stream, committing as it goes; after a crash the same command goes on, bit for bit."""
     from lifelong.commands import follow, train
 
-    source = options.pop("source")
-    if source is None and not options["follow"]:
-        train.run(**{name: value for name, value in options.items() if name != "follow"})
+    given = options["follow"]  # what was typed wins again when the file is read again
+    with_tables(ctx.meta.get("tables", {}), options)
+    if options["source"] is None and not options["follow"]:
+        train.run(**options)
     else:
-        follow.run(source=source, **options)
+        follow.run(given=given, **options)
 
 
 @cli.command()
@@ -177,7 +186,7 @@ def compat(**options: Any) -> None:  # noqa: ANN401
     command.run(**options)
 
 
-for command in (bench, gallery, registry, stream, dead, status, replay, diff):
+for command in (bench, config, gallery, registry, stream, dead, status, replay, diff):
     cli.add_command(command)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from lifelong import plugins
+from lifelong import plugins, ranges
 from lifelong.errors import ConfigError, UnknownName
-from lifelong.learning import Chain, Strategy
+from lifelong.learning import Chain, Optim, Strategy
+from lifelong.learning.budgets import Budget
+from lifelong.learning.rates import Rate
 
 Options = dict[str, dict[str, Any]]
 
@@ -74,3 +77,20 @@ def model_spec(name: str, inputs: Sequence[int], strategy_text: str, settings: S
     if {"simplex", "simplex_hoc"} & set(names):
         backbone.setdefault("features", 63)
     return {"backbone": backbone, "head": {"name": "linear"}}
+
+
+def optim(name: str, lr: float, momentum: float, weight_decay: float, rate: Sequence[str]) -> Optim:
+    """Return an optimizer with a learning rate that changes as `KEY=VALUE` pairs say."""
+    told = ranges.of(Rate, parse(rate, ["rate"])["rate"], "setting of the learning rate")
+    return Optim(name=name, lr=lr, momentum=momentum, weight_decay=weight_decay, rate=told)
+
+
+def budget(pairs: Sequence[str]) -> Budget:
+    """Return what a step may cost by `KEY=VALUE` pairs."""
+    return ranges.of(Budget, parse(pairs, ["budget"])["budget"], "kind of budget")
+
+
+def besides(rate: Rate, budget: Budget) -> dict[str, Any]:
+    """Return what is to be noted of a run's learning rate and budget, nothing where they do nothing."""
+    noted: dict[str, Any] = {"rate": asdict(rate)} if rate.moves else {}
+    return {**noted, "budget": {**asdict(budget), "deterministic": budget.deterministic}} if budget else noted

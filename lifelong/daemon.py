@@ -18,7 +18,6 @@ from lifelong import files
 from lifelong.errors import ConfigError, DataError
 from lifelong.learning import Learner
 from lifelong.learning.checkpoint import Checkpoints
-from lifelong.learning.learner import plain
 from lifelong.locks import FileLock
 from lifelong.plan import Plan, Progress
 from lifelong.release.gate import Gate
@@ -226,3 +225,8 @@ def readable(registry: Registry, live: Snapshot | None) -> list[Snapshot]:
             found.append(registry.load(version))
             wanted.discard(found[-1].space.id)
     return found
+
+
+def plain(learner: Learner) -> dict[str, Any]:
+    """Return the numbers of a learner that people watch: counters, position and its strategy's summary."""
+    return {**learner.counters, **learner.position, **learner.strategy.summary()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar, final
 
-from lifelong.errors import UnknownName
+from lifelong.errors import ConfigError, UnknownName
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -87,6 +87,25 @@ SERVING: tuple[Metric, ...] = (
     Metric("lifelong_gallery_bytes", "gauge", "Bytes that searches touch; in PostgreSQL, of tables and indexes."),
     Metric("lifelong_gallery_refused_segments", "gauge", "Damaged segments that this process does without."),
     Metric("lifelong_gallery_refused_rows_total", "counter", "Rows that were to be stored and were refused."),
+)
+
+TRAINING: tuple[Metric, ...] = (
+    Metric("lifelong_train_samples_total", "counter", "Samples learned since the run began."),
+    Metric("lifelong_train_duplicates_total", "counter", "Records left out because their sample had been learned."),
+    Metric("lifelong_train_lag_records", "gauge", "Records that are there and were not learned yet."),
+    Metric("lifelong_train_loss", "gauge", "Loss of the last step."),
+    Metric("lifelong_train_accuracy", "gauge", "Share that was right before it was learned, 0..1.", ("who",)),
+    Metric("lifelong_train_canary_accuracy", "gauge", "Accuracy on samples that are never learned, 0..1."),
+    Metric("lifelong_train_canary_forgotten", "gauge", "What was lost of it since each class was best, 0..1."),
+    Metric("lifelong_train_drifts_total", "counter", "Changes of the stream that were found."),
+    Metric("lifelong_train_memory_samples", "gauge", "Samples in the strategy's memory."),
+    Metric("lifelong_train_commit_seconds", "histogram", "Time that training waited for a commit, in seconds."),
+    Metric("lifelong_train_commit_since_seconds", "gauge", "When the last commit was made, in seconds since 1970."),
+    Metric("lifelong_train_rollbacks_total", "counter", "Ways back to the last commit, to find what broke a step."),
+    Metric("lifelong_train_dead_letters_total", "counter", "Records that could not be learned.", ("reason",)),
+    Metric("lifelong_train_candidates_total", "counter", "Candidates: published or refused.", ("outcome",)),
+    Metric("lifelong_train_version", "gauge", "Newest version that this run published."),
+    Metric("lifelong_train_version_since_seconds", "gauge", "When that was, in seconds since 1970."),
 )
 
 
@@ -164,6 +183,21 @@ class Telemetry:
         merged = CollectorRegistry()
         multiprocess.MultiProcessCollector(merged, path=str(self.folder))  # type: ignore[no-untyped-call]
         return merged
+
+
+def listen(telemetry: Telemetry, host: str, port: int) -> int:
+    """Serve metrics under `/metrics` from a thread of its own; return the port, which is a free one for 0.
+
+    Raises:
+        ConfigError: Nobody may listen there.
+    """
+    import prometheus_client as prometheus
+
+    try:
+        server, _ = prometheus.start_http_server(port, host, telemetry.registry)
+    except OSError as error:
+        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another port") from error
+    return int(server.server_port)
 
 
 def forget_dead(folder: Path) -> list[int]:

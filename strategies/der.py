@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs
+from lifelong.learning.allowance import allowed
 from lifelong.learning.dark import RememberingLogits, distance
 from lifelong.types import Batch, Output
 
@@ -47,8 +48,9 @@ class DarkReplay(RememberingLogits):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
-        self.drawn, count = None, round(self.ratio * len(batch))
-        if not self.alpha or not count or not len(self.memory):
+        self.drawn = None
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if self.alpha and len(self.memory) else 0
+        if not count:
             return batch
         old, then = self.memory.draw(count)
         self.drawn = slice(len(batch), len(batch) + count), then

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs
+from lifelong.learning.allowance import allowed
 from lifelong.learning.dark import RememberingLogits, distance
 from lifelong.types import Batch, Output
 
@@ -48,8 +49,9 @@ class DarkReplayPlus(RememberingLogits):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by two draws of round(ratio * N) remembered samples."""
-        self.drawn, count = None, round(self.ratio * len(batch))
-        if not (self.alpha or self.beta) or not count or not len(self.memory):
+        self.drawn, uses = None, (self.alpha or self.beta) and len(self.memory)
+        count = allowed(self.allowance, 2 * round(self.ratio * len(batch))) // 2 if uses else 0
+        if not count:
             return batch
         one, then = self.memory.draw(count)
         two, _ = self.memory.draw(count)

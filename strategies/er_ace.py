@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Reservoir
+from lifelong.learning.allowance import allowed
 from lifelong.learning.remembering import Remembering
 from lifelong.types import Batch, Output
 
@@ -46,8 +47,8 @@ class AsymmetricReplay(Remembering):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
-        self.new, count = 0, round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        self.new, count = 0, allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         self.new = len(batch)
         return Batch.cat([batch, self.memory.draw(count).to(batch.x.device)])

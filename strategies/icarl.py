@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
+from lifelong.learning.allowance import allowed
 from lifelong.learning.buffers import draw_rows
 from lifelong.learning.frozen import Frozen
 from lifelong.learning.samples import Sampled
@@ -76,8 +77,8 @@ class ICaRL(Strategy):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) exemplars."""
-        count = round(self.ratio * len(batch))
-        if not count or not self.exemplars:
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if self.exemplars else 0
+        if not count:
             return batch
         every = Batch.cat(list(self.exemplars.values()))
         return Batch.cat([batch, every.take(draw_rows(len(every), count, self.random)).to(batch.x.device)])

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Reservoir
+from lifelong.learning.allowance import allowed
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
 from lifelong.learning.remembering import Remembering
@@ -59,8 +60,8 @@ class InterferedReplay(Remembering):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by the round(ratio * N) most interfered candidates."""
-        count = round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         drawn = self.memory.draw(min(self.candidates, len(self.memory))).to(batch.x.device)
         assert self.model is not None, "adapt comes first"

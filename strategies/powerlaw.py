@@ -25,6 +25,7 @@ from lifelong.errors import ConfigError, UnknownName
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.aged import Moments, Tasks
 from lifelong.learning.allocation import KERNELS, allocate, log_weights, odds
+from lifelong.learning.allowance import allowed
 from lifelong.learning.strategy import State
 from lifelong.types import Batch, Experience, Output
 
@@ -124,7 +125,8 @@ class PowerLawRehearsal(Strategy):
             old = self.met.draw(self.ratio * len(batch), self.kernel, self.alpha)
         else:
             old = self.met.draw(len(batch))
-        return batch if old is None else Batch.cat([batch, old.to(batch.x.device)])
+        count = allowed(self.allowance, len(old)) if old is not None else 0
+        return batch if old is None or not count else Batch.cat([batch, old[:count].to(batch.x.device)])
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to memory, once each."""

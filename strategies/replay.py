@@ -13,6 +13,7 @@ from typing import final
 
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs
+from lifelong.learning.allowance import allowed
 from lifelong.learning.buffers import make_buffer
 from lifelong.learning.remembering import Remembering
 from lifelong.types import Batch
@@ -40,7 +41,7 @@ class Replay(Remembering):
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) remembered samples."""
-        count = round(self.ratio * len(batch))
-        if not count or not len(self.memory):
+        count = allowed(self.allowance, round(self.ratio * len(batch))) if len(self.memory) else 0
+        if not count:
             return batch
         return Batch.cat([batch, self.memory.draw(count).to(batch.x.device)])

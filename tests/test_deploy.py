@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from lifelong.telemetry import SERVING
+from lifelong.cli import cli
+from lifelong.telemetry import SERVING, TRAINING
 from serving.settings import Settings, table
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
-KINDS = {metric.name: metric.kind for metric in SERVING}
-LABELS = {metric.name: {*metric.labels, "instance", "pid", "le"} for metric in SERVING}
+KINDS = {metric.name: metric.kind for metric in (*SERVING, *TRAINING)}
+LABELS = {metric.name: {*metric.labels, "instance", "pid", "le"} for metric in (*SERVING, *TRAINING)}
 
 
 def alerts() -> list[dict[str, Any]]:
@@ -87,6 +90,25 @@ def test_every_setting_that_is_set_exists_and_can_be_read() -> None:
         loaded = Settings.load(environment)
         assert loaded.tokens_file
         assert not loaded.insecure
+
+
+def test_the_unit_of_the_trainer_runs_the_sample_and_is_locked_down() -> None:
+    """As systemd reads it: ini, with a line for each thing to protect."""
+    unit = configparser.ConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(DEPLOY / "trainer" / "lifelong-train.service")
+    service = unit["Service"]
+    words = shlex.split(service["ExecStart"])
+    assert words[0].endswith("/lifelong")
+    parsed = cli.commands[words[1]].make_context("train", ["--config", str(DEPLOY / "trainer" / "train.toml")])
+    assert parsed.params["source"]
+    assert words[2:] == ["--config", "/etc/lifelong/train.toml"]
+    assert service["Type"] == "notify"
+    assert int(service["WatchdogSec"]) >= 60
+    assert service["Restart"] == "on-failure"
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["ProtectSystem"] == "strict"
 
 
 def test_containers_are_locked_down_and_probed() -> None:

@@ -25,8 +25,10 @@ from lifelong.cli import cli
 from lifelong.errors import LifelongError
 from lifelong.following.settings import Follow
 from lifelong.learning import Strategy
+from lifelong.learning.budgets import Budget
+from lifelong.learning.rates import Rate
 from lifelong.release import compat
-from lifelong.telemetry import SERVING
+from lifelong.telemetry import SERVING, TRAINING, Metric
 from serving import settings
 
 with warnings.catch_warnings():  # bentoml's own imports
@@ -53,6 +55,11 @@ def rows(text: str) -> dict[str, list[str]]:
     lines = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip().replace("`", "") for cell in line] for line in lines]
     return {line[0]: line[1:] for line in cells if not set(line[0]) <= set("-: ")}
+
+
+def blocks_of_tables(text: str) -> list[dict[str, list[str]]]:
+    """Each table of a text by itself."""
+    return [rows(part) for part in re.split(r"\n\s*\n", text) if part.lstrip().startswith("|")]
 
 
 def sections(text: str) -> dict[str, str]:
@@ -92,10 +99,11 @@ def test_every_metric_of_learning_and_of_compatibility_is_defined_and_no_other()
     assert set(rows(told["Of compatibility"])) - {"metric"} == set(compat.summary(torch.eye(2)))
 
 
-def test_every_metric_of_the_server_is_there_with_its_kind_and_labels() -> None:
-    table = rows(sections(page("docs/metrics.md"))["Of the server"])
-    assert set(table) - {"metric"} == {metric.name for metric in SERVING}
-    for metric in SERVING:
+@pytest.mark.parametrize(("title", "metrics"), [("Of the server", SERVING), ("Of the trainer", TRAINING)])
+def test_every_metric_is_there_with_its_kind_and_labels(title: str, metrics: tuple[Metric, ...]) -> None:
+    table = rows(sections(page("docs/metrics.md"))[title])
+    assert set(table) - {"metric"} == {metric.name for metric in metrics}
+    for metric in metrics:
         assert table[metric.name][:2] == [metric.kind, ", ".join(metric.labels)]
 
 
@@ -149,6 +157,14 @@ def test_every_setting_of_a_stream_is_there_with_its_default() -> None:
     table = rows(sections(page("docs/stream.md"))["Settings"])
     defaults = {f.name: str(f.default) for f in dataclasses.fields(Follow)}
     assert {name: told[0] for name, told in table.items() if name != "setting"} == defaults
+
+
+@pytest.mark.parametrize(("option", "settings"), [("rate", Rate), ("budget", Budget)])
+def test_every_key_of_a_rate_and_of_a_budget_is_there_with_its_default(option: str, settings: type) -> None:
+    every = blocks_of_tables(sections(page("docs/stream.md"))["Learning rate and budget"])
+    table = next(table for table in every if f"key of --{option}" in table)
+    defaults = {f.name: str(f.default) for f in dataclasses.fields(settings)}
+    assert {name: told[0] for name, told in table.items() if not name.startswith("key of")} == defaults
 
 
 FORMS = {f"POST {route}": form for route, (form, _) in service.POSTS.items()}

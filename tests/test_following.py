@@ -429,7 +429,7 @@ def test_page_hinkley_counted_by_hand():
 def test_settings_of_a_stream_are_checked_by_name():
     with pytest.raises(UnknownName, match="did you mean 'window'"):
         Follow.of({"windw": "count:5"})
-    with pytest.raises(ConfigError, match="dedup is a int, got '5'"):
+    with pytest.raises(ConfigError, match="dedup wants a whole number, got '5'"):
         Follow.of({"dedup": "5"})
     for bad in (
         {"window": "count"},

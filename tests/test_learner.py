@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from lifelong.checks import digest
+from lifelong.daemon import plain
 from lifelong.errors import DataError
 from lifelong.learning import Learner, Optim, Strategy
-from lifelong.learning.learner import plain
 from lifelong.models import build
 from lifelong.types import Batch, Experience, Output
 

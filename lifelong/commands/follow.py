@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -14,13 +14,18 @@ import click
 import torch
 
 from lifelong import compose, files
-from lifelong.commands import tables
+from lifelong.commands import systemd, tables
+from lifelong.commands.config import again
+from lifelong.commands.instruments import Instruments
 from lifelong.commands.recipe import Recipe
+from lifelong.commands.systemd import Systemd
 from lifelong.commands.train import device_of, stop_by_signal
+from lifelong.commands.watch import Lines, Observer, Watch
 from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.following.along import END, leading
 from lifelong.following.follower import Follower
+from lifelong.following.health import NAME, Health
 from lifelong.following.publisher import Publisher
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -31,9 +36,11 @@ from lifelong.release.locate import locate as located
 from lifelong.sources.base import Source
 from lifelong.sources.locate import locate
 from lifelong.sources.record import decode
+from lifelong.telemetry import listen
 
-LINE_SECONDS = 1.0  # between two lines of progress
-BOUND = ("window", "kind", "dedup", "spike", "held_out_capacity", "publish_samples")  # what a run keeps to its end
+BOUND = (
+    "window", "kind", "dedup", "spike", "linger", "held_out_capacity", "merge", "merge_weight", "merge_keep"
+)  # what a run keeps to its end  # fmt: skip
 
 
 def run(
@@ -51,6 +58,8 @@ def run(
     lr: float,
     momentum: float,
     weight_decay: float,
+    rate: Sequence[str],
+    budget: Sequence[str],
     commit_every: int,
     held_out: float,
     measure: str,
@@ -60,6 +69,11 @@ def run(
     device: str,
     threads: int,
     seed: int,
+    health_file: Path | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    config: Path | None,
+    given: Sequence[str],
     as_json: bool,
     **_: Any,  # noqa: ANN401 - options of scenarios, which mean nothing here
 ) -> None:
@@ -71,6 +85,7 @@ def run(
     torch.set_num_threads(threads)
     logging.getLogger("lifelong").setLevel(logging.WARNING)  # outages and damaged commits are said, not only logged
     told = Follow.of(compose.parse(list(follow), ["follow"])["follow"])
+    besides = compose.besides(compose.optim(optimizer, lr, momentum, weight_decay, rate).rate, compose.budget(budget))
     plan = Plan(
         commit_every=commit_every, held_out=held_out, compatible=not allow_major, measure=measure,
         max_accuracy_drop=max_accuracy_drop, max_forgetting=max_forgetting, seed=seed,
@@ -80,8 +95,9 @@ def run(
         def recipe(spec: Mapping[str, Any]) -> Recipe:
             return Recipe(
                 strategy=strategy, settings=list(settings), model=dict(spec), optimizer=optimizer, lr=lr,
-                momentum=momentum, weight_decay=weight_decay, batch_size=batch_size, held_out=held_out, seed=seed,
-                device=device, threads=threads, processes=ranks.count, follow=asdict(told),
+                momentum=momentum, weight_decay=weight_decay, rate=list(rate), budget=list(budget),
+                batch_size=batch_size, held_out=held_out, seed=seed, device=device, threads=threads,
+                processes=ranks.count, follow=asdict(told),
             )  # fmt: skip
 
         def making(spec: Mapping[str, Any]) -> Callable[[], Learner]:
@@ -100,7 +116,7 @@ def run(
                 "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
                 "strategy": strategy, "settings": list(settings),
                 "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
-                "batch_size": batch_size, "held_out": held_out, "seed": seed, **ranks.about,
+                "batch_size": batch_size, "held_out": held_out, "seed": seed, **besides, **ranks.about,
             }  # fmt: skip
             where = located(registry, create=True, copy=run_folder / "registry") if registry else None
             ranks.tell(spec)
@@ -108,48 +124,36 @@ def run(
                 making(spec), found, run_folder, registry=where, plan=plan, settings=told, about=about,
                 recipe=recipe(spec).plain(),
             )  # fmt: skip
-            _until_stopped(follower, as_json)
+            observers = _observers(health_file or run_folder / NAME, metrics_port, metrics_host, as_json)
+            watch = Watch(follower, observers, again(config, given) if config else None)
+            watch.obey()
+            _until_stopped(watch, as_json)
 
 
-def _until_stopped(follower: Follower, as_json: bool) -> None:
-    stop_by_signal(follower.stop)
-    follower.watch(_Lines(as_json))
+def _until_stopped(watch: Watch, as_json: bool) -> None:
+    follower, state = watch.follower, "failed"
     try:
         follower.run()
+        state = "ended"
     except Stopped as stopped:
         click.echo(str(stopped), err=as_json)
+        state = "stopped"
+    finally:
+        watch.beat(state, ask=state != "failed", now=True)
     if as_json:
         tables.emit({"end": follower.facts()})
     else:
         tables.show("Test-then-train, and counts", ["what", "value"], list(follower.facts().items()))
 
 
-class _Lines:
-    """Prints what happens, and every second how far the run is."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json, self.last, self.seen = as_json, time.monotonic(), 0
-
-    def __call__(self, kind: str, facts: Mapping[str, Any]) -> None:
-        now = time.monotonic()
-        if kind == "step":
-            if self.as_json or now - self.last < LINE_SECONDS:
-                return
-            rate, self.last, self.seen = (facts["samples"] - self.seen) / (now - self.last), now, facts["samples"]
-            baselines = f"majority {facts['majority']:.3f}, no change {facts['no_change']:.3f}"
-            click.echo(
-                f"{facts['samples']} samples, {rate:.0f}/s, loss {facts['loss']:.3f}, right {facts['recent']:.3f} "
-                f"({baselines}), {facts['letters']} dead letters"
-            )
-        elif self.as_json:
-            tables.emit({kind: dict(facts)})
-        elif kind in ("published", "refused"):
-            click.echo(f"{kind} version {facts['version']}: {tables.checks(facts['report'])}")
-        elif kind == "boundary":
-            click.echo(f"window {facts['index']} ended after {facts['samples']} samples")
-        elif kind == "resumed":
-            self.seen = facts["samples"]
-            click.echo(f"going on after {facts['samples']} samples")
+def _observers(health: Path, metrics_port: int | None, metrics_host: str, as_json: bool) -> list[Observer]:
+    found: list[Observer] = [Lines(as_json), Health(health, os.getpid()), Systemd()]
+    if metrics_port is not None:
+        instruments = Instruments()
+        port = listen(instruments.telemetry, metrics_host, metrics_port)
+        click.echo(f"metrics are on http://{metrics_host}:{port}/metrics", err=True)
+        found.append(instruments)
+    return found
 
 
 def _shape(run_folder: Path, source: Source) -> list[int]:
@@ -165,6 +169,7 @@ def _shape(run_folder: Path, source: Source) -> list[int]:
                 return list(decode(record.payload, source.limit).x.shape)
             except LifelongError:
                 continue  # it becomes a dead letter when the run gets to it
+        systemd.notify("WATCHDOG=1" if said else "READY=1\nSTATUS=waiting for the first sample\nWATCHDOG=1")
         if not said:
             click.echo("waiting for the first sample, which says what all look like", err=True)
             said = True

@@ -31,3 +31,8 @@ REGISTRY = click.argument("registry", type=LOCATION)
 SETTINGS = click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Argument of the strategy; NAME.KEY=VALUE in a chain."
 )
+HEALTH_FILE = click.option(
+    "--health-file",
+    type=click.Path(path_type=Path),
+    help="Says whether a stream's run is well; health.json in its folder if not given.",
+)

@@ -10,7 +10,7 @@ from lifelong import compose
 from lifelong.commands.train import device_of
 from lifelong.errors import ConfigError
 from lifelong.following.settings import Follow, StreamSetting
-from lifelong.learning import Learner, Optim
+from lifelong.learning import Learner
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.models import build
 
@@ -28,6 +28,8 @@ class Recipe:
         lr: Learning rate.
         momentum: Of sgd.
         weight_decay: L2 factor.
+        rate: How the learning rate changes, as it is typed.
+        budget: Of a step, as it is typed.
         batch_size: Samples per step.
         held_out: Share (0..1) of the samples that only the gate sees.
         seed: Of everything that is drawn.
@@ -44,6 +46,8 @@ class Recipe:
     lr: float
     momentum: float
     weight_decay: float
+    rate: list[str]
+    budget: list[str]
     batch_size: int
     held_out: float
     seed: int
@@ -82,9 +86,9 @@ class Recipe:
                 "end with other bits; start as many"
             )
         told = Follow.of(self.follow)
-        optim = Optim(name=self.optimizer, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        optim = compose.optim(self.optimizer, self.lr, self.momentum, self.weight_decay, self.rate)
         return Learner(
             build(self.model, seed=self.seed), compose.strategy(self.strategy, self.settings), optim=optim,
             batch_size=self.batch_size, seed=self.seed, device=device_of(self.device),
-            setting=StreamSetting(told.named_kind, told.provides), ranks=ranks,
+            budget=compose.budget(self.budget), setting=StreamSetting(told.named_kind, told.provides), ranks=ranks,
         )  # fmt: skip

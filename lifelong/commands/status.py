@@ -8,12 +8,14 @@ from typing import Any
 
 from lifelong.commands import tables
 from lifelong.errors import NotFound
+from lifelong.following import health
+from lifelong.following.canary import Canary
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.learning.prequential import Prequential
 
 
-def run(*, run_folder: Path, as_json: bool) -> None:
-    """Print counts, figures and positions of the newest commit, how old it is, and who is running."""
+def run(*, run_folder: Path, health_file: Path | None, as_json: bool) -> None:
+    """Print counts, figures and positions of the newest commit, how old it is, who is running, and its health."""
     folder = run_folder / "checkpoints"
     if not folder.is_dir():
         raise NotFound(f"there is no run in {run_folder}; name the folder given to lifelong train --run")
@@ -23,6 +25,8 @@ def run(*, run_folder: Path, as_json: bool) -> None:
         raise NotFound(f"{run_folder} has no commit yet")
     age = time.time() - (folder / f"{commits.numbers()[-1]:08d}").stat().st_mtime
     facts = {"running": _holder(run_folder / ".lock"), "commit": commits.numbers()[-1], "commit_age_seconds": age}
+    if (told := health.read(health_file or run_folder / health.NAME)) is not None:
+        facts |= {"state": told["state"], "health_age_seconds": told["age"], "lag": told["lag"]}
     facts |= _of_stream(state) if "intake" in state else _of_scenario(state)
     if as_json:
         tables.emit(facts)
@@ -33,11 +37,13 @@ def run(*, run_folder: Path, as_json: bool) -> None:
 def _of_stream(state: dict[str, Any]) -> dict[str, Any]:
     figures = Prequential()
     figures.restore(state["prequential"])
+    canary = Canary(1)
+    canary.restore(state["canary"])
     publisher, intake = state["publisher"], state["intake"]
     return {
         **state["learner"]["counters"], **intake["counts"], "labels": len(state["learner"]["labels"]),
         "window": state["windows"]["index"], "letters": len(intake["dead"]["letters"]), "version": publisher["last"],
-        "published": publisher["published"], "refused": publisher["refused"], **figures.figures(),
+        "published": publisher["published"], "refused": publisher["refused"], **figures.figures(), **canary.figures(),
         "positions": intake["positions"],
     }  # fmt: skip
 

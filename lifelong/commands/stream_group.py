@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from lifelong.commands.options import JSON
+from lifelong.commands.options import HEALTH_FILE, JSON
 
 LOG = click.argument("log", type=click.Path(path_type=Path))
 RUN = click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
@@ -56,9 +56,10 @@ def stream_trim(**options: Any) -> None:  # noqa: ANN401
 
 @click.command()
 @RUN
+@HEALTH_FILE
 @JSON
 def status(**options: Any) -> None:  # noqa: ANN401
-    """Show how far a run is, by its newest commit, and whether somebody is running it."""
+    """Show how far a run is, by its newest commit, whether somebody is running it, and how it last said it was."""
     from lifelong.commands import status as command
 
     command.run(**options)

@@ -16,7 +16,7 @@ from lifelong.bench import metrics
 from lifelong.commands import tables
 from lifelong.daemon import Stopped, Trainer
 from lifelong.errors import ConfigError
-from lifelong.learning import Learner, Optim
+from lifelong.learning import Learner
 from lifelong.learning.ranks import joined
 from lifelong.models import build
 from lifelong.plan import Plan
@@ -41,6 +41,8 @@ def run(
     lr: float,
     momentum: float,
     weight_decay: float,
+    rate: Sequence[str],
+    budget: Sequence[str],
     commit_every: int,
     publish_every: int,
     held_out: float,
@@ -53,6 +55,7 @@ def run(
     data_root: Path | None,
     seed: int,
     as_json: bool,
+    **_: Any,  # noqa: ANN401 - options of streams, which mean nothing here
 ) -> None:
     """Train, or go on; print the accuracy matrix, metrics by name, and what became of each candidate."""
     if threads < 1:
@@ -60,7 +63,7 @@ def run(
     torch.set_num_threads(threads)
     stream = make_scenario(scenario, data_root, seed)
     spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
-    optim = Optim(name=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    optim, spending = compose.optim(optimizer, lr, momentum, weight_decay, rate), compose.budget(budget)
     plan = Plan(
         epochs=epochs,
         commit_every=commit_every,
@@ -81,6 +84,7 @@ def run(
         "epochs": epochs,
         "held_out": held_out,
         "seed": seed,
+        **compose.besides(optim.rate, spending),
     }
     with joined(device_of(device)) as ranks:
         learner = Learner(
@@ -90,6 +94,7 @@ def run(
             batch_size=batch_size,
             seed=seed,
             device=device_of(device),
+            budget=spending,
             setting=stream,
             ranks=ranks,
         )

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import torch
 
-from lifelong import files
+from lifelong import compose, files
 from lifelong.commands import tables
 from lifelong.commands.recipe import Recipe
 from lifelong.errors import ArtifactError, ConfigError
@@ -35,6 +35,8 @@ def replay(*, registry: Path | str, version: int, source: str, as_json: bool) ->
             f"version {version} does not say from which records it was made; only a run over a source does"
         )
     recipe = Recipe.of(training["recipe"])
+    if not compose.budget(recipe.budget).deterministic:
+        raise ConfigError("this version cannot be made again: a budget of seconds had a say in its batches")
     told = Follow.of(recipe.follow)
     torch.set_num_threads(recipe.threads)
     plan = Plan(held_out=recipe.held_out, seed=recipe.seed)

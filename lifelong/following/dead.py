@@ -14,6 +14,7 @@ from lifelong.sources.base import Record
 
 log = logging.getLogger("lifelong.following")
 
+REASONS = ("record", "large", "schema", "step")  # it cannot be read, is too large, does not fit, breaks the step
 KEPT_BYTES = 1 << 20  # of one record; of a larger one only the beginning is kept, and it cannot be replayed
 
 
@@ -27,12 +28,14 @@ class Letter:
         error: Why, in one line.
         number: For people to name it by; counts all dead letters of the run.
         whole: Whether the payload is all there.
+        reason: The same as `error` in one of the words `REASONS`.
     """
 
     record: Record
     error: str
     number: int = 0
     whole: bool = True
+    reason: str = "record"
 
 
 @final
@@ -42,6 +45,11 @@ class DeadLetters:
 
     Args:
         capacity: Letters at most; of more the oldest goes, and is counted in `lost`.
+        letters: Those that are kept, oldest first.
+        again: Records to try again.
+        total: Letters that there ever were.
+        lost: Letters that are kept no more for want of room.
+        reasons: Letters that there ever were, by reason.
     """
 
     capacity: int
@@ -49,16 +57,18 @@ class DeadLetters:
     again: list[Record] = field(default_factory=list)
     total: int = 0
     lost: int = 0
+    reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
     def add(self, letters: Iterable[Letter]) -> None:
         """Keep letters, with numbers of their own."""
         for letter in letters:
             self.total += 1
+            self.reasons[letter.reason] += 1
             record, error = letter.record, letter.error
             payload = record.payload[:KEPT_BYTES]
             whole = len(payload) == len(record.payload) and letter.whole
             kept = Record(record.partition, record.offset, record.sid, payload, record.time)
-            self.letters.append(Letter(kept, error, self.total, whole))
+            self.letters.append(Letter(kept, error, self.total, whole, letter.reason))
         if (over := len(self.letters) - self.capacity) > 0:
             self.lost += over
             del self.letters[:over]
@@ -90,11 +100,12 @@ class DeadLetters:
         records = [*(letter.record for letter in self.letters), *self.again]
         joined = bytearray(b"".join(record.payload for record in records))
         return {
-            "letters": [[letter.error, letter.number, letter.whole] for letter in self.letters],
+            "letters": [[one.error, one.number, one.whole, one.reason] for one in self.letters],
             "records": [{**asdict(r), "payload": len(r.payload)} for r in records],
             "payloads": torch.frombuffer(joined, dtype=torch.uint8) if joined else torch.empty(0, dtype=torch.uint8),
             "total": self.total,
             "lost": self.lost,
+            "reasons": dict(self.reasons),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -108,6 +119,7 @@ class DeadLetters:
         self.letters = [Letter(record, *facts) for record, facts in zip(records, told, strict=False)]
         self.again = records[len(told) :]
         self.total, self.lost = state["total"], state["lost"]
+        self.reasons = dict(state["reasons"])
 
     def _chosen(self, numbers: Iterable[int]) -> list[Letter]:
         wanted = set(numbers)

@@ -19,11 +19,13 @@ import torch
 
 from lifelong.daemon import Notify, Stopped, same_run
 from lifelong.errors import DataError
-from lifelong.following.dead import Letter
+from lifelong.following.facts import facts
 from lifelong.following.guard import finite
 from lifelong.following.intake import Intake
 from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
+from lifelong.following.reload import apply, changes
+from lifelong.following.salvage import salvage
 from lifelong.following.saving import pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
@@ -49,7 +51,7 @@ class Follower:
         registry: Where versions go; None only trains.
         plan: `commit_every`, `held_out`, `seed` and what the gate is told; the rest is for scenarios.
         settings: How the stream is followed.
-        notify: Told of `step`, `boundary`, `published`, `refused`, `resumed` and `rollback`.
+        notify: Told of `step`, `boundary`, `drift`, `published`, `refused`, `resumed`, `rollback`, `committed`, ...
         about: What is being run, as plain values; a run that goes on must agree with it.
         recipe: What the learner is made of, for whoever makes a version again.
     """
@@ -76,7 +78,7 @@ class Follower:
         model = self.trainee.learner.model
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         schema = Schema(model.input_shape, dtype, self.settings.max_classes)
-        self.intake = Intake(source, schema, self.settings, self.stop)
+        self.intake = Intake(source, schema, self.settings, self.stop, self._waits)
         self._careful = -1  # up to this step every one is taken so that it can be taken back
         self._committed = 0.0, 0  # when, and after how many steps
         self._saved: dict[str, int] = {}  # positions of that commit
@@ -119,34 +121,43 @@ class Follower:
 
     def facts(self) -> dict[str, Any]:
         """Return the numbers that people watch."""
-        trainee, publisher = self.trainee, self.trainee.publisher
-        return {
-            **self.intake.counts, "steps": self._steps, "samples": trainee.learner.counters["samples"],
-            "window": trainee.windows.index, "loss": trainee.loss, "letters": len(self.intake.dead.letters),
-            "version": publisher.last, "published": publisher.published, "refused": publisher.refused,
-            **trainee.prequential.figures(), **trainee.learner.strategy.summary(),
-        }  # fmt: skip
+        return facts(self.trainee, self.intake)
+
+    def change(self, settings: Follow) -> dict[str, Any]:
+        """Go on with other settings, from a commit on; return what changed, by name.
+
+        Raises:
+            ConfigError: Something may not change while it runs; nothing has changed.
+        """
+        found = changes(self.settings, settings)
+        if found:
+            self._commit()  # what is repeated after a crash is repeated with the settings that it had
+            self.settings, self._commits.keep = settings, settings.keep
+            apply(settings, self.trainee, self.intake)
+        return found
 
     @property
     def _steps(self) -> int:
         return self.trainee.learner.counters["steps"]
 
     def _next(self) -> Portion | None:
-        learner = self.trainee.learner
-        return self.intake.next(learner.batch_size, self.trainee.windows, learner.labels.tolist())
+        return self.intake.next((one := self.trainee.learner).batch_size, self.trainee.windows, one.labels.tolist())
 
     def _learn(self, portion: Portion) -> None:
-        careful = self._steps < self._careful
-        before = self._copy() if careful else None
-        why, wrong = self.trainee.take(portion.rows, careful)
+        before = self._copy() if self._steps < self._careful else None
+        why, wrong = self.trainee.take(portion.rows, careful=before is not None)
         if why:
             if before is None:
                 self._go_back(why)
                 return
             self._restore(before)
-            portion.dead += self._salvage(portion, why)
+            portion.rows, letters = salvage(portion.rows, why, self.trainee, self._copy, self._restore)
+            portion.dead += letters
         self.intake.accept(portion)
-        if portion.boundary or self.trainee.windows.full(wrong):
+        ends, drifted = self.trainee.ends(portion, wrong)
+        if drifted:
+            self._tell("drift", {"index": self.trainee.windows.index, "samples": self.facts()["samples"]})
+        if ends:
             self._close()
 
     def _close(self) -> None:
@@ -183,10 +194,13 @@ class Follower:
         if not finite(self.trainee.learner.model):
             self._go_back("a weight is not a number")
             return False
-        until_written(self._commits.wait, self.stop)
+        began = time.monotonic()
+        until_written(self._commits.wait, self.stop, self._waits)
         self.intake.hint(self._saved)
-        until_written(lambda: (self._commits.commit if wait else self._commits.start)(self._state()), self.stop)
+        save = self._commits.commit if wait else self._commits.start
+        until_written(lambda: save(self._state()), self.stop, self._waits)
         self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
+        self._tell("committed", {"seconds": time.monotonic() - began})
         return True
 
     def _resume(self) -> None:
@@ -215,24 +229,6 @@ class Follower:
         self.intake.seek()
         self._careful = steps
 
-    def _salvage(self, portion: Portion, why: str) -> list[Letter]:
-        """Learn a portion in halves, and what cannot be learned not at all; return that as letters."""
-        letters, good, todo = list[Letter](), [], [portion.rows]
-        while todo:
-            part, before = todo.pop(), self._copy()
-            said, _ = self.trainee.take(part, careful=True)
-            if not said:
-                good += part
-                continue
-            self._restore(before)
-            if len(part) > 1:
-                todo += [part[len(part) // 2 :], part[: len(part) // 2]]
-            else:
-                letters.append(Letter(part[0].record, said))
-        log.warning("%s: %d of %d samples are dead letters now", why, len(letters), len(portion.rows))
-        portion.rows = good
-        return letters
-
     def _state(self) -> State:
         return {**self.trainee.state(), "intake": self.intake.state()}
 
@@ -243,6 +239,9 @@ class Follower:
     def _restore(self, state: State) -> None:
         self.trainee.restore(state)
         self.intake.restore(state["intake"])
+
+    def _waits(self, why: str) -> None:
+        self._tell("waiting", {"why": why})
 
     def _tell(self, kind: str, facts: Mapping[str, Any]) -> None:
         if self._notify:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from threading import Event
 from typing import Any, final
@@ -43,10 +43,13 @@ class Intake:
         schema: What a sample has to look like.
         settings: Of the stream.
         stop: Set to give up waiting.
+        waiting: Called again and again while there is nothing to read, with the reason if the source is gone.
     """
 
-    def __init__(self, source: Source, schema: Schema, settings: Follow, stop: Event) -> None:
-        self.source, self.schema, self.settings, self.stop = source, schema, settings, stop
+    def __init__(
+        self, source: Source, schema: Schema, settings: Follow, stop: Event, waiting: Callable[[str], None]
+    ) -> None:
+        self.source, self.schema, self.settings, self.stop, self.waiting = source, schema, settings, stop, waiting
         self.positions: dict[str, int] = {}
         self.dead = DeadLetters(settings.dead_letters)
         self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0}
@@ -128,13 +131,10 @@ class Intake:
     def state(self) -> dict[str, Any]:
         """Return positions, the ids seen last, dead letters and counts."""
         return {
-            "positions": dict(self.positions),
-            "known": torch.tensor(list(self._order), dtype=torch.int64),
-            "dead": self.dead.state(),
-            "counts": dict(self.counts),
-            "recent": list(self.recent),
+            "positions": dict(self.positions), "known": torch.tensor(list(self._order), dtype=torch.int64),
+            "dead": self.dead.state(), "counts": dict(self.counts), "recent": list(self.recent),
             "span": self.span.state(),
-        }
+        }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
@@ -157,11 +157,14 @@ class Intake:
             self.source.commit_hint(positions) if positions else None
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
+        sample = None
         try:
             sample = decode(record.payload, self.settings.record_bytes)
             self.schema.check(sample, known)
         except LifelongError as error:
-            portion.dead.append(Letter(record, str(error), whole=len(record.payload) <= self.settings.record_bytes))
+            whole = len(record.payload) <= self.settings.record_bytes
+            reason = "schema" if sample else "record" if whole else "large"
+            portion.dead.append(Letter(record, str(error), whole=whole, reason=reason))
             return None
         return Row(identity(record.sid), sample, record)
 
@@ -188,6 +191,8 @@ class Intake:
             if not found and self.settings.until == "end" and self._at_end():
                 self.ended = True
                 return None
+            if not found:
+                self.waiting("")
         return self._queue.popleft() if self._queue and not self.stop.is_set() else None
 
     def _at_end(self) -> bool:
@@ -206,6 +211,7 @@ class Intake:
                 if not missed:
                     log.warning("%s; trying again until it answers, nothing is lost", error)
                 missed += pause
+                self.waiting(str(error))
                 self.stop.wait(pause)
                 pause = min(2 * pause, RETRY_SECONDS)
             else:

@@ -1,4 +1,4 @@
-"""What one step learns: some rows in order, and what became of the records between them."""
+"""What one step works on: samples that may be learned, records that may not, and where they end."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any, final
 
 from lifelong.daemon import PROBE_ROWS, Notify, readable
 from lifelong.errors import ConfigError, LifelongError
+from lifelong.following.merge import Merger
 from lifelong.following.origin import origin
 from lifelong.following.settings import Follow
 from lifelong.learning import ClassBalanced, Learner
@@ -45,7 +46,9 @@ class Publisher:
         if registry and not 0 < plan.held_out < 1:
             raise ConfigError(f"publishing needs a share to hold out between 0 and 1, got {plan.held_out}")
         self.held_out = ClassBalanced(settings.held_out_capacity, plan.seed)
+        self.merger = Merger(settings)
         self.samples = 0  # learned since the last candidate
+        self.asked = False  # a candidate is wanted, whatever the numbers
         self.due = False  # a candidate was decided on, and not yet judged
         self.parent: int | None = None  # the version that was live then
         self.last: int | None = None  # the newest version that was published
@@ -63,7 +66,7 @@ class Publisher:
         every, seconds = self.settings.publish_samples, self.settings.publish_seconds
         enough = bool(every) and self.samples >= every
         late = bool(seconds) and time.monotonic() - self._since >= seconds
-        return self.due or (self.samples > 0 and (enough or late or ended))
+        return self.due or (self.samples > 0 and (enough or late or ended or self.asked))
 
     def decide(self) -> None:
         """Note what the candidate will be compared with; saved before it is judged, so that a repeat is the same."""
@@ -82,26 +85,26 @@ class Publisher:
         assert self.registry is not None
         registry, plan = self.registry, self.plan
         try:
-            held_out = self.held_out.store.all
-            snapshot = Snapshot.of(
-                learner.model, learner.labels, probe_x=held_out.x[:PROBE_ROWS], parent=self.parent,
-                training={**self.about, "position": dict(learner.counters), **origin(learner, data)},
-                metrics=dict(metrics),
-            )  # fmt: skip
+            with self.merger.merged(learner.model, self.held_out.store.all) as (rows, merged):
+                training = {**self.about, "position": dict(learner.counters), **origin(learner, data), **merged}
+                snapshot = Snapshot.of(
+                    learner.model, learner.labels, probe_x=rows.x[:PROBE_ROWS], parent=self.parent,
+                    training=training, metrics=dict(metrics),
+                )  # fmt: skip
             gate = Gate(
-                held_out, max_accuracy_drop=plan.max_accuracy_drop, max_forgetting=plan.max_forgetting,
+                rows, max_accuracy_drop=plan.max_accuracy_drop, max_forgetting=plan.max_forgetting,
                 compatible=plan.compatible, measure=plan.measure,
             )  # fmt: skip
             live = registry.load(self.parent) if self.parent is not None else None
-            self._record(registry, *gate.judge(snapshot, live, readable(registry, live)))
+            self.merger.accept(self._record(registry, *gate.judge(snapshot, live, readable(registry, live))))
         except (OSError, LifelongError) as error:
             self._not_before = time.monotonic() + RETRY_SECONDS
             self.due = False
             log.warning("no candidate could be published now: %s; training goes on", error)
             return
-        self.samples, self.due, self._since = 0, False, time.monotonic()
+        self.samples, self.due, self.asked, self._since = 0, False, False, time.monotonic()
 
-    def _record(self, registry: Registry, snapshot: Snapshot, report: Report) -> None:
+    def _record(self, registry: Registry, snapshot: Snapshot, report: Report) -> bool:
         version = registry.publish(snapshot, report) if report.passed else None
         if version is None:
             registry.refuse(snapshot, report)
@@ -111,6 +114,7 @@ class Publisher:
             self.last, self.published = version, self.published + 1
         facts = {"version": version, "space": snapshot.space.id, "report": report.as_dict()}
         self._notify("published" if version else "refused", facts)
+        return report.passed
 
     def take(self, batch: Batch) -> None:
         """Keep samples for the gate."""
@@ -118,11 +122,13 @@ class Publisher:
 
     def state(self) -> dict[str, Any]:
         """Return the gate's samples, and how far the next candidate is."""
-        names = ("samples", "due", "parent", "last", "published", "refused")
-        return {"held_out": self.held_out.state(), **{name: getattr(self, name) for name in names}}
+        names = ("samples", "asked", "due", "parent", "last", "published", "refused")
+        parts = {"held_out": self.held_out.state(), "merger": self.merger.state()}
+        return {**parts, **{name: getattr(self, name) for name in names}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave."""
-        for name in ("samples", "due", "parent", "last", "published", "refused"):
+        for name in ("samples", "asked", "due", "parent", "last", "published", "refused"):
             setattr(self, name, state[name])
         self.held_out.restore(state["held_out"])
+        self.merger.restore(state["merger"])

@@ -40,7 +40,7 @@ class Leg(Source):
     def __init__(self, source: Source, until: Mapping[str, int]) -> None:
         super().__init__(source.on_gap, source.limit)
         self.inner, self.until = source, dict(until)
-        self.sequential = source.sequential
+        self.sequential, self.counted = source.sequential, source.counted
 
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
         """See `Source.poll`."""
@@ -131,6 +131,7 @@ def _another(follower: Follower, records: int) -> DataError:
 
 def _refuse_unless_repeatable(data: Mapping[str, Any], settings: Follow) -> None:
     for found, why in (
+        (settings.merge != "none", f"its weights were merged with those of earlier versions (merge={settings.merge})"),
         (settings.linger, "its batches were cut by the clock (linger)"),
         (data["replayed"], f"{data['replayed']} dead letters were tried again by hand"),
         (data["gaps"], "records were missing from its stream already (on_gap=skip)"),

@@ -15,8 +15,8 @@ log = logging.getLogger("lifelong.following")
 DISK_SECONDS = 5.0  # between two attempts on a disk that is full
 
 
-def until_written(write: Callable[[], object], stop: Event) -> None:
-    """Call `write` until the disk takes it, saying each time that it does not.
+def until_written(write: Callable[[], object], stop: Event, waits: Callable[[str], None]) -> None:
+    """Call `write` until the disk takes it; each time that it does not, log it and tell `waits` why.
 
     Raises:
         Stopped: `stop` was set meanwhile.
@@ -27,6 +27,7 @@ def until_written(write: Callable[[], object], stop: Event) -> None:
             return
         except OSError as error:
             log.warning("cannot commit: %s; training waits until there is room", error)
+            waits(str(error))
             if stop.wait(DISK_SECONDS):
                 raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
 

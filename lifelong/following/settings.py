@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self, final
 
+from lifelong import ranges
 from lifelong.errors import ConfigError, UnknownName
+from lifelong.ranges import setting
 
 KINDS = ("online", "class-il", "domain-il", "data-il")
-WINDOWS = ("none", "count", "time", "declared", "drift")
+WINDOWS = ("none", "count", "time", "declared", "drift", "shift")
+ACTIONS = ("consolidate", "rewarm", "publish", "alert")
 
 
 @final
@@ -20,7 +23,11 @@ class Follow:
     Args:
         window: What makes an experience: `none` (task-free), `count:N` samples, `time:SECONDS` of the records' own
             clock, `declared` (the record's task changes), or `drift:THRESHOLD` (Page-Hinkley on the test-then-train
-            errors; about so many errors more than usual).
+            errors; about so many errors more than usual), or `shift:ALPHA` (Kolmogorov-Smirnov on embeddings, 250
+            samples against 250; probability of a false alarm each time; needs SciPy).
+        on_drift: What is done where `drift` or `shift` finds a change, by commas: `consolidate` (the window ends),
+            `rewarm` (the learning rate begins anew), `publish` (a candidate is due), `alert` (a warning in the log).
+            Without `consolidate` there are no windows.
         kind: What the stream is to a strategy: `online`, `class-il`, `domain-il` or `data-il`; empty is `online`
             without windows and `data-il` with them. In `domain-il` each window is a task of its own.
         dedup: Sample ids that are remembered to drop duplicates.
@@ -32,6 +39,12 @@ class Follow:
         publish_samples: Samples between two candidates; 0 is never.
         publish_seconds: Time between two candidates; 0 is never.
         held_out_capacity: Samples that the gate judges on, at most; equal room for each class.
+        merge: What goes to the gate: `none`: the weights as they are; `ema`: averaged with the version published last;
+            `soup`: the greedy soup of the last candidates. Training goes on from the weights as they are.
+        merge_weight: Share (0..1) of the version published last in `ema`.
+        merge_keep: Candidates among which `soup` chooses, the one of now included.
+        canary: Samples of each class that are never learned, and predicted every 1,000 samples to see what was
+            forgotten.
         spike: A loss above this many times the usual one (and above chance) is taken back; 0 looks at NaN only.
         linger: Seconds after which an incomplete batch is learned all the same; 0 waits for a whole one, and only
             then do two runs over the same stream end with the same bits.
@@ -40,42 +53,40 @@ class Follow:
         record_bytes: The largest record.
     """
 
-    window: str = "none"
-    kind: str = ""
-    dedup: int = 100_000
-    dead_letters: int = 1_000
-    max_dead: float = 0.5
-    max_classes: int = 1_000
-    commit_seconds: float = 30.0
-    keep: int = 3
-    publish_samples: int = 0
-    publish_seconds: float = 0.0
-    held_out_capacity: int = 2_000
-    spike: float = 0.0
-    linger: float = 0.0
-    until: str = "forever"
-    on_gap: str = "error"
-    record_bytes: int = 16 * 2**20
+    window: str = setting("none", pattern=r"^(none|declared|(count|time|drift|shift):[0-9.eE+-]+)$")
+    on_drift: str = "consolidate"
+    kind: str = setting("", enum=("", *KINDS))
+    dedup: int = setting(100_000, minimum=1)
+    dead_letters: int = setting(1_000, minimum=1)
+    max_dead: float = setting(0.5, minimum=0, maximum=1)
+    max_classes: int = setting(1_000, minimum=1)
+    commit_seconds: float = setting(30.0, minimum=0)
+    keep: int = setting(3, minimum=1)
+    publish_samples: int = setting(0, minimum=0)
+    publish_seconds: float = setting(0.0, minimum=0)
+    held_out_capacity: int = setting(2_000, minimum=1)
+    merge: str = setting("none", enum=("none", "ema", "soup"))
+    merge_weight: float = setting(0.5, minimum=0, exclusiveMaximum=1)
+    merge_keep: int = setting(4, minimum=2)
+    canary: int = setting(0, minimum=0)
+    spike: float = setting(0.0, minimum=0)
+    linger: float = setting(0.0, minimum=0)
+    until: str = setting("forever", enum=("forever", "end"))
+    on_gap: str = setting("error", enum=("error", "skip"))
+    record_bytes: int = setting(16 * 2**20, minimum=1)
 
     def __post_init__(self) -> None:
         name, amount = self.cut
         if name not in WINDOWS:
             raise UnknownName.among("window", name, WINDOWS)
-        if (name in ("count", "time", "drift")) != (amount > 0):
-            forms = "count:N, time:SECONDS, drift:THRESHOLD, declared or none"
+        if (name in ("count", "time", "drift", "shift")) != (amount > 0):
+            forms = "count:N, time:SECONDS, drift:THRESHOLD, shift:ALPHA, declared or none"
             raise ConfigError(f"write the window as {forms}, got {self.window!r}")
-        if self.kind and self.kind not in KINDS:
-            raise UnknownName.among("kind of stream", self.kind, KINDS)
-        if self.until not in ("forever", "end"):
-            raise UnknownName.among("end of a run", self.until, ("forever", "end"))
-        if not 0 <= self.max_dead <= 1:
-            raise ConfigError(f"max_dead is a share from 0 to 1, got {self.max_dead}")
-        for key in ("dedup", "dead_letters", "max_classes", "keep", "held_out_capacity", "record_bytes"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} must be at least 1, got {getattr(self, key)}")
-        for key in ("commit_seconds", "publish_samples", "publish_seconds", "spike", "linger"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"{key} must not be negative, got {getattr(self, key)}")
+        ranges.check(self)
+        if unknown := self.actions - set(ACTIONS):
+            raise UnknownName.among("action on a drift", min(unknown), ACTIONS)
+        if self.actions != {"consolidate"} and name not in ("drift", "shift"):
+            raise ConfigError(f"on_drift={self.on_drift} needs window=drift:T or shift:ALPHA, got {self.window}")
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -85,13 +96,7 @@ class Follow:
             UnknownName: There is no such setting; the message names the nearest.
             ConfigError: A value is of another type, or out of range.
         """
-        kinds = {f.name: type(f.default) for f in fields(cls)}
-        for name, value in values.items():
-            if name not in kinds:
-                raise UnknownName.among("setting of a stream", name, kinds)
-            if type(value) is not kinds[name] and not (kinds[name] is float and type(value) is int):
-                raise ConfigError(f"{name} is a {kinds[name].__name__}, got {value!r}")
-        return cls(**values)
+        return ranges.of(cls, values, "setting of a stream")
 
     @property
     def cut(self) -> tuple[str, float]:
@@ -103,16 +108,27 @@ class Follow:
             return name, -1.0
 
     @property
+    def actions(self) -> frozenset[str]:
+        """What is done on a drift."""
+        return frozenset(name.strip() for name in self.on_drift.split(","))
+
+    @property
+    def cuts(self) -> bool:
+        """Whether there are experiences at all."""
+        name, _ = self.cut
+        return name != "none" and (name not in ("drift", "shift") or "consolidate" in self.actions)
+
+    @property
     def provides(self) -> frozenset[str]:
         """What the stream tells a strategy."""
-        if self.window == "none":
+        if not self.cuts:
             return frozenset()
         return frozenset({"boundaries", "task_id"}) if self.named_kind == "domain-il" else frozenset({"boundaries"})
 
     @property
     def named_kind(self) -> str:
         """What the stream is to a strategy."""
-        return self.kind or ("online" if self.window == "none" else "data-il")
+        return self.kind or ("data-il" if self.cuts else "online")
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -10,14 +11,18 @@ import torch
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.following.along import taken, taking
+from lifelong.following.canary import Canary
 from lifelong.following.guard import Guard, finite
-from lifelong.following.portion import Row
+from lifelong.following.portion import Portion, Row
 from lifelong.following.publisher import Publisher
 from lifelong.following.settings import Follow
 from lifelong.following.windows import Windows
+from lifelong.labels import Label
 from lifelong.learning import Learner, Strategy
 from lifelong.learning.prequential import Prequential
 from lifelong.types import Batch, Experience
+
+log = logging.getLogger("lifelong.following")
 
 
 @final
@@ -38,7 +43,10 @@ class Trainee:
         self.learner = make()
         self.ranks = self.learner.ranks
         refuse_unless_streaming(self.learner.strategy)
+        publisher.merger.refuse_unless_fit(self.learner.model)
         self.windows, self.prequential, self.guard = Windows(settings), Prequential(), Guard(settings.spike)
+        self.canary = Canary(settings.canary)
+        refuse_idle_actions(settings, self.learner, publisher)
         self.loss = 0.0
 
     def take(self, rows: Sequence[Row], careful: bool = False) -> tuple[str, list[bool]]:
@@ -53,28 +61,41 @@ class Trainee:
         if self.ranks.count > 1:  # stacking them costs
             self.ranks.tell(taking(rows, careful))
         first = rows[0].record.time, rows[0].sample.task
-        if self.windows.take(len(rows), first) and self.windows.by != "none":
+        if self.windows.take(len(rows), first) and self.windows.cuts:
             self.learner.begin(self._experience())
         labels = [row.sample.y for row in rows]
         x, ids = stack([row.sample.x for row in rows]), torch.tensor([row.id for row in rows])
         wrong = self._test(x, labels)
         self.learner.labels.register(labels)
         batch = Batch(x, self.learner.labels.encode(labels), ids, torch.full((len(rows),), self._task()))
-        held = torch.tensor([self.publisher.holds(row.id) for row in rows])
-        if held.any():
-            self.publisher.take(batch.take(held.nonzero().flatten()))
-            batch = batch.take((~held).nonzero().flatten())
-        return self._step(batch, careful), wrong
+        batch = self._withhold(batch, rows)
+        why = self._step(batch, careful)
+        if not why:
+            self.canary.look(self.learner.counters["samples"], self._predict)
+        return why, wrong
+
+    def ends(self, portion: Portion, wrong: Sequence[bool]) -> tuple[bool, bool]:
+        """Return whether a window ends after a portion that was learned, and whether the stream has changed."""
+        windows = self.windows
+        drifted = windows.drifted(wrong, [row.sample.x for row in portion.rows], self.learner.embed)
+        if drifted:
+            self._act()
+        return portion.boundary or windows.full or (drifted and windows.consolidates), drifted
 
     def close(self) -> int:
         """Let the strategy consolidate the open window, if there is one; return how many samples it had."""
         samples = self.windows.samples
-        if not samples or self.windows.by == "none":
+        if not samples or not self.windows.cuts:
             return 0
         self.ranks.tell({"do": "close"})
         self.learner.end(self._experience())
         self.windows.close()
         return samples
+
+    def rewarm(self) -> None:
+        """Start the learning rate's course anew."""
+        self.ranks.tell({"do": "rewarm"})
+        self.learner.position["warmed"] = self.learner.counters["samples"]
 
     def along(self) -> None:
         """Do what the first process's trainee does, until that process says that it has ended."""
@@ -83,6 +104,8 @@ class Trainee:
                 self.take(taken(said), said["careful"])
             elif said["do"] == "close":
                 self.close()
+            elif said["do"] == "rewarm":
+                self.rewarm()
             else:
                 self.restore(said["state"])
 
@@ -97,6 +120,16 @@ class Trainee:
         self.learner.restore(state["learner"])
         for name, part in self._parts().items():
             part.restore(state[name])
+
+    def _withhold(self, batch: Batch, rows: Sequence[Row]) -> Batch:
+        """Give the gate and the canary what is theirs; return the rest."""
+        held = torch.tensor([self.publisher.holds(row.id) for row in rows])
+        if held.any():
+            self.publisher.take(batch.take(held.nonzero().flatten()))
+        if self.canary.capacity:
+            ours = [not h and self.canary.take(r.id, r.sample.x, r.sample.y) for h, r in zip(held, rows, strict=True)]
+            held |= torch.tensor([bool(one) for one in ours])
+        return batch.take((~held).nonzero().flatten()) if held.any() else batch
 
     def _step(self, batch: Batch, careful: bool) -> str:
         if not len(batch):
@@ -118,9 +151,21 @@ class Trainee:
     def _test(self, x: torch.Tensor, labels: Sequence[str | int]) -> list[bool]:
         if not self.ranks.first:
             return []
-        task = self._task() if self.learner.strategy.needs.task_id else -1
-        said = self.learner.predict(x, task) if len(self.learner.labels) else [None] * len(labels)
+        said = self._predict(x) if len(self.learner.labels) else [None] * len(labels)
         return self.prequential.add(said, labels)
+
+    def _predict(self, x: torch.Tensor) -> list[Label]:
+        return self.learner.predict(x, self._task() if self.learner.strategy.needs.task_id else -1)
+
+    def _act(self) -> None:
+        """Do what is to be done on a drift, besides ending the window."""
+        actions = self.settings.actions
+        if "rewarm" in actions:
+            self.rewarm()
+        if "publish" in actions:
+            self.publisher.asked = True
+        if "alert" in actions:
+            log.warning("the stream has changed, after %d samples", self.learner.counters["samples"])
 
     def _task(self) -> int:
         return self.windows.index if self.settings.named_kind == "domain-il" else self.windows.task
@@ -130,9 +175,10 @@ class Trainee:
         index = self.windows.index
         return Experience(index, f"window-{index}", (), iter(()), None, task=self._task())
 
-    def _parts(self) -> dict[str, Windows | Prequential | Guard | Publisher]:
+    def _parts(self) -> dict[str, Windows | Prequential | Guard | Publisher | Canary]:
         return {
-            "windows": self.windows, "prequential": self.prequential, "guard": self.guard, "publisher": self.publisher
+            "windows": self.windows, "prequential": self.prequential, "guard": self.guard,
+            "publisher": self.publisher, "canary": self.canary,
         }  # fmt: skip
 
 
@@ -144,3 +190,11 @@ def refuse_unless_streaming(strategy: Strategy) -> None:
                 f"{type(part).__name__} passes over all data of an experience, and a stream keeps none; "
                 "choose a strategy with a bounded memory"
             )
+
+
+def refuse_idle_actions(settings: Follow, learner: Learner, publisher: Publisher) -> None:
+    """Raise `ConfigError` if something is to be done on a drift that would do nothing."""
+    if "rewarm" in settings.actions and not learner.optim.rate.moves:
+        raise ConfigError("on_drift=rewarm does nothing at a constant learning rate; give --rate policy=power")
+    if "publish" in settings.actions and publisher.registry is None:
+        raise ConfigError("on_drift=publish needs a registry; name one with --registry")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from torch import Tensor
+
 from lifelong.following.settings import Follow
+from lifelong.following.shift import Shift
 
 DELTA, BURN_IN = 0.005, 30  # of Page's test, as River has them
 
@@ -59,6 +63,8 @@ class Windows:
 
     def __init__(self, settings: Follow) -> None:
         self.by, self.amount = settings.cut
+        self.cuts, self.consolidates = settings.cuts, "consolidate" in settings.actions
+        self.shift = Shift(self.amount) if self.by == "shift" else None
         self.drift = PageHinkley(self.amount)
         self.index = 0  # of the open one, or of the next
         self.samples = 0  # in the open one; 0 is that none is open
@@ -84,10 +90,21 @@ class Windows:
         self.samples += samples
         return opened
 
-    def full(self, errors: list[bool]) -> bool:
-        """Return whether the open window ends after samples with these test-then-train errors."""
-        if self.by == "count":
-            return self.samples >= self.amount
+    @property
+    def full(self) -> bool:
+        """Whether the open window ends by its number of samples."""
+        return self.by == "count" and self.samples >= self.amount
+
+    def drifted(self, errors: Sequence[bool], inputs: Sequence[Tensor], embed: Callable[[Tensor], Tensor]) -> bool:
+        """Return whether the stream has changed with samples that were learned just now.
+
+        Args:
+            errors: Which of them were predicted wrong.
+            inputs: The samples themselves.
+            embed: Returns embeddings `[N, D]` of inputs `[N, ...]`.
+        """
+        if self.shift is not None:
+            return self.shift.update(inputs, embed)
         return self.by == "drift" and any(self.drift.update(float(error)) for error in errors)
 
     def close(self) -> None:
@@ -98,9 +115,11 @@ class Windows:
     def state(self) -> dict[str, Any]:
         """Return where it is."""
         at = {"index": self.index, "samples": self.samples, "start": self.start, "task": self.task}
-        return {**at, "drift": self.drift.state()}
+        return {**at, "drift": self.drift.state(), "shift": self.shift.state() if self.shift else {}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave."""
         self.index, self.samples, self.start, self.task = (state[k] for k in ("index", "samples", "start", "task"))
         self.drift.restore(state["drift"])
+        if self.shift:
+            self.shift.restore(state["shift"])

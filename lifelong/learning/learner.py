@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
+from lifelong.learning.budgets import Budget, Spending
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
@@ -40,6 +41,7 @@ class Learner:
         seed: Of the order of samples.
         shuffle: Draw a new order for each pass; False keeps the order of the data.
         device: `cpu`, `cuda`, ...
+        budget: What one step may cost; strategies rehearse less instead of going beyond it.
         setting: The scenario; a strategy that needs more than it provides is refused here.
         ranks: The processes that train this learner together; each calls the same methods with the same samples.
 
@@ -57,6 +59,7 @@ class Learner:
         seed: int = 0,
         shuffle: bool = True,
         device: torch.device | str = "cpu",
+        budget: Budget | None = None,
         setting: Setting | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -73,7 +76,10 @@ class Learner:
         self.labels, self.ranks = LabelMap(), ranks.taking(self.strategy, self.model)
         self.tasks: dict[int, list[int]] = {}  # class indices by task, kept in a task-incremental setting only
         self.by_task = setting is not None and setting.kind == "task-il"
-        self.counters = {"steps": 0, "samples": 0, "rehearsed": 0}
+        if ranks.count > 1 and budget and not budget.deterministic:
+            raise ConfigError("a budget of seconds lets each process leave out what it likes; use flops or bytes")
+        self._spending = Spending(budget or Budget())
+        self.counters = {"steps": 0, "samples": 0, "rehearsed": 0, **self._spending.counters}
         self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
         self._epoch_start = self.random.get_state()
         self._optimizer: torch.optim.Optimizer | None = None
@@ -120,6 +126,8 @@ class Learner:
         self.ranks.alike(self.model)
         self._rebuild()  # what trains may have changed, by the strategy or by hand
         self.position["open"] = 1
+        if self.optim.rate.policy == "cosine":
+            self.position["warmed"] = self.counters["samples"]
 
     def end(self, experience: Experience) -> None:
         """Close the open experience: let the strategy consolidate."""
@@ -261,7 +269,11 @@ class Learner:
         at["epoch"], at["batch"] = at["epoch"] + 1, 0
 
     def _descend(self, batch: Batch) -> float:
-        strategy, model = self.strategy, self.model
+        strategy, model, optim = self.strategy, self.model, self.optim
+        if optim.rate.moves and self._optimizer:
+            since = self.counters["samples"] - self.position.get("warmed", 0)
+            self._optimizer.param_groups[0]["lr"] = optim.rate.at(since, self.batch_size, optim.lr)
+        self._spending.before(strategy, model, batch)
         mixed = strategy.augment(batch)
         out = self.ranks.forward(model, mixed)
         logits = answered(model, out.logits, mixed.task)
@@ -286,6 +298,7 @@ class Learner:
         if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
+        self._spending.after(len(mixed), self.counters)
         strategy.observe(model, batch, out if mixed is batch else out[: len(batch)])
         return value
 
@@ -313,8 +326,3 @@ class Learner:
         allowed = self.model.allowed
         if self.by_task and (allowed is None or allowed.shape[1] != self._room):
             self.model.allowed = task_mask(self.tasks, self._room).to(self.device)
-
-
-def plain(learner: Learner) -> dict[str, Any]:
-    """Return the numbers of a learner that people watch: counters, position and its strategy's summary."""
-    return {**learner.counters, **learner.position, **learner.strategy.summary()}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError, UnknownName
+from lifelong.learning.rates import Rate
 
 State = dict[str, Any]
 
@@ -23,12 +24,14 @@ class Optim:
         lr: Learning rate, > 0.
         momentum: Of SGD, 0..1.
         weight_decay: L2 factor, >= 0.
+        rate: How the learning rate changes.
     """
 
     name: str = "sgd"
     lr: float = 0.05
     momentum: float = 0.0
     weight_decay: float = 0.0
+    rate: Rate = field(default_factory=Rate)
 
     def __post_init__(self) -> None:
         if self.name not in ("sgd", "adam", "adamw"):

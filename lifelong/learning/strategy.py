@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.labels import LabelMap
+from lifelong.learning.allowance import Allowance
 from lifelong.types import Batch, Experience, Output
 
 State = dict[str, Any]  # nested; tensors and plain values only
@@ -71,6 +72,7 @@ class Strategy:
     keeps_delta: ClassVar[bool] = False  # whether `project_delta` wants copies of the parameters before each step
     by_gradient: ClassVar[bool] = False  # whether `project` alone will do where a step is a multiple of the gradient
     step_rate: float | None = None  # that multiple; set by a learner before `project`, None if it may be anything else
+    allowance: Allowance | None = None  # old samples that this step may rehearse; set by a learner, None is any number
     reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why

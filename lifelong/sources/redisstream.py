@@ -37,6 +37,8 @@ class RedisStream(Source):
         ConfigError: The key holds something else.
     """
 
+    counted = False  # they are times
+
     def __init__(
         self, server: str, key: str, *, on_gap: str = "error", limit: int = LIMIT, group: str = "lifelong"
     ) -> None:

@@ -26,7 +26,7 @@ from lifelong.sources.locate import locate
 from lifelong.sources.log import Log
 
 KILLS = 50 if os.environ.get("LIFELONG_SOAK") else 1  # for each strategy
-STRATEGIES = ("powerlaw", "dkvb", "cuber", "simplex")
+STRATEGIES = ("powerlaw", "dkvb", "cuber", "simplex", "everything")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
 

@@ -9,6 +9,9 @@ import torch
 from streams import follower, learner
 
 from lifelong.following.settings import Follow
+from lifelong.learning import Optim
+from lifelong.learning.budgets import Budget
+from lifelong.learning.rates import Rate
 from lifelong.release.registry import Registry
 from strategies.cuber import CUBER
 from strategies.dkvb import DiscreteKeyValueBottleneck
@@ -22,6 +25,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cuber": {"window": "count:80", "kind": "domain-il", "publish_samples": 100},
     "simplex": {"window": "count:60", "publish_samples": 100},
     "replay": {},
+    "everything": {
+        "window": "drift:0.8",
+        "on_drift": "consolidate,rewarm,publish,alert",
+        "publish_samples": 90,
+        "merge": "ema",
+        "canary": 3,
+        "spike": 50.0,
+    },
 }
 
 
@@ -36,6 +47,9 @@ def make(name: str) -> Any:
         return learner(CUBER(samples=30), told)
     if name == "simplex":
         return learner(Simplex(classes=8), told, features=7)
+    if name == "everything":  # what the trainer keeps besides: rate, budget, averages, drift, canary
+        rate = Rate(policy="cosine", period=120, warmup=16)
+        return learner(Replay(60), told, optim=Optim(lr=0.1, momentum=0.9, rate=rate), budget=Budget(flops=4_500.0))
     return learner(Replay(60), told)
 
 

@@ -16,7 +16,7 @@ from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
-from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
+from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
 from lifelong.learning.strategy import State, Strategy
@@ -282,7 +282,7 @@ class Learner:
         strategy.project(model)
         keeps = strategy.keeps_delta and strategy.step_rate is None
         before = {n: p.detach().clone() for n, p in self._parameters.items()} if keeps else {}
-        self._optimizer.step()
+        advance(self._optimizer, self._parameters.values())
         if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
@@ -308,7 +308,7 @@ class Learner:
             if self._optimizer:
                 load_named_state(self._optimizer, now, old)
         self._room = self.model.classes
-        self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        self._dtype = next((p.dtype for p in (now.values() or self.model.parameters())), torch.float32)
         self._shape = self.model.input_shape
         allowed = self.model.allowed
         if self.by_task and (allowed is None or allowed.shape[1] != self._room):

@@ -63,7 +63,7 @@ class Batch:
         )
 
     def __len__(self) -> int:
-        return len(self.y)
+        return self.y.shape[0]  # len of a tensor is a Python function
 
     def __getitem__(self, index: Tensor | slice) -> Batch:
         return Batch(self.x[index], self.y[index], self.ids[index], self.task[index])

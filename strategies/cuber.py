@@ -30,6 +30,7 @@ from lifelong.learning import Needs, Strategy
 from lifelong.learning.protection import Energy, gradients
 from lifelong.learning.strategy import State
 from lifelong.learning.trust import Trust, related
+from lifelong.models.records import Pull
 from lifelong.types import Batch, Experience, Output
 
 TINY = torch.finfo(torch.float32).tiny
@@ -89,6 +90,7 @@ class CUBER(Strategy):
         self.trust = Trust(Energy(threshold, growth), samples, looks, seed)
         self.old: ByTask = {}  # gradient [O, I] of a finished task's loss at its end
         self.anchors: ByTask = {}  # [W | b] B [O, K] when a task came into R3; its tasks are the ones in R3
+        self._held: dict[str, tuple[Tensor, Tensor, list[int]]] = {}  # columns, anchors, sizes of a layer's free spans
         self.average: dict[str, Tensor] = {}
         self.steps = 0  # since the regimes were chosen
 
@@ -99,7 +101,7 @@ class CUBER(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a new task; it must carry an id of its own."""
         self.trust.begin(model, experience)
-        self.anchors, self.average, self.steps = {}, {}, 0
+        self.anchors, self.average, self.steps, self._held = {}, {}, 0, {}
 
     def regimes(self, layer: str) -> dict[int, str]:
         """Return R1, R2 or R3 for each finished task, in one layer."""
@@ -137,7 +139,7 @@ class CUBER(Strategy):
         for name in self.trust.outputs:
             if name in found:
                 self.old.setdefault(name, {})[task] = found[name]
-        self.anchors, self.average = {}, {}
+        self.anchors, self.average, self._held = {}, {}, {}
 
     def state(self) -> State:
         """Return bases, scales, old gradients, regimes and the running task's sample."""
@@ -153,7 +155,7 @@ class CUBER(Strategy):
         """Take back what `state()` gave."""
         self.trust.restore(state["trust"])
         self.old, self.anchors = _numbers(state["old"]), _numbers(state["anchors"])
-        self.average, self.steps = dict(state["average"]), state["steps"]
+        self.average, self.steps, self._held = dict(state["average"]), state["steps"], {}
         for name in self.anchors:
             self._free(name)
 
@@ -190,27 +192,28 @@ class CUBER(Strategy):
     @torch.no_grad()
     def _pull(self, model: nn.Module) -> None:
         """Finish the gradients, that of pull * |(W - W_then) B| for each free span included; it is 0 at distance 0."""
-        pulls: dict[str, Tensor] = {}
-        for name, free in self.anchors.items():
+        pulls: dict[str, Pull] = {}
+        for name, (columns, anchors, sizes) in self._held.items():
             record = self.trust.scaling.records[name]
-            if free:
-                pulls[name] = torch.zeros_like(record.held)
-            for task, anchor in free.items():
-                ids = record.own[task].to(anchor.device).long()
-                moved = record.held[: record.outputs].index_select(1, ids).sub_(anchor)
-                share = self.pull / max(float(moved.norm()), TINY)
-                pulls[name][: record.outputs].index_add_(1, ids, moved, alpha=share)
+            rows = record.held if record.outputs == len(record.held) else record.held[: record.outputs]
+            moved = rows.index_select(1, columns).sub_(anchors)
+            for part in moved.split(sizes, 1):  # one free span each
+                part *= self.pull / max(float(part.norm()), TINY)
+            pulls[name] = columns, moved
         self.trust.correct(model, self.step_rate, pulls)
 
     def _free(self, name: str) -> None:
-        """Free the columns of a layer's memory that no task in R1 or R2 holds."""
-        record = self.trust.scaling.records[name]
-        record.free = None
-        if self.anchors[name]:
+        """Free the columns of a layer's memory that no task in R1 or R2 holds; note what is to be pulled where."""
+        record, free = self.trust.scaling.records[name], self.anchors[name]
+        record.free, record.loose = None, False
+        self._held.pop(name, None)
+        if free:
+            columns = torch.cat([record.own[t] for t in free]).to(record.held.device).long()
+            self._held[name] = columns, torch.cat(list(free.values()), 1), [a.shape[1] for a in free.values()]
             held = [record.own[t].long() for t, regime in self.regimes(name).items() if regime != "R3"]
             record.free = torch.ones(record.memory.shape[1], dtype=torch.bool)
             record.free[torch.cat(held) if held else torch.zeros(0, dtype=torch.int64)] = False
-            record.free = record.free.to(record.memory.device)
+            record.free, record.loose = record.free.to(record.memory.device), bool(record.free.all())
 
 
 def _texts(by_task: ByTask) -> State:

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.errors import ConfigError, UnknownName
-from lifelong.learning.optimizers import Optim, load_named_state, named_state, trained
+from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, trained
+from lifelong.models import build
+
+MLP = {"name": "mlp", "inputs": [4], "hidden": [6]}
 
 
 def stepped(optimizer: torch.optim.Optimizer, gradients: dict[nn.Parameter, Tensor]) -> None:
@@ -105,3 +108,33 @@ def test_names_are_those_of_torch(name: str, kind: type[torch.optim.Optimizer]) 
 
     assert type(optimizer) is kind
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.125, 0.25)
+
+
+def test_what_trains_is_what_torch_lists_and_in_its_order() -> None:
+    """Also where a module or a parameter has two names (it counts under its first), or is frozen."""
+    shared = nn.Linear(3, 3)
+    model = nn.ModuleDict({"a": nn.Sequential(shared, nn.ReLU(), shared), "b": nn.Linear(3, 2), "c": nn.Linear(3, 3)})
+    model["c"].weight = model["b"].bias
+    model["b"].weight.requires_grad_(False)
+
+    expected = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert list(trained(model)) == list(expected)
+    assert all(p is expected[name] for name, p in trained(model).items())
+
+
+@pytest.mark.parametrize("optim", [Optim(), Optim(momentum=0.9), Optim(weight_decay=0.1), Optim(name="adam")], ids=str)
+def test_a_step_is_that_of_torch_bit_for_bit(optim: Optim) -> None:
+    """A parameter without a gradient stays where it is."""
+    torch_, ours = (build({"backbone": MLP, "head": {"name": "linear", "classes": 3}}) for _ in range(2))
+    theirs, mine = (optim.make(list(model.parameters())) for model in (torch_, ours))
+    for turn in range(3):
+        for model in (torch_, ours):
+            x = torch.randn(5, 4, generator=torch.Generator().manual_seed(turn))
+            model.zero_grad()
+            out = model(x)
+            (out.features if turn == 1 else out.logits).square().sum().backward()
+        theirs.step()
+        advance(mine, trained(ours).values())
+
+    for one, other in zip(torch_.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(one, other)

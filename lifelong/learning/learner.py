@@ -17,7 +17,7 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.budgets import Budget, Spending
 from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
-from lifelong.learning.optimizers import Optim, load_named_state, named_state, straight, trained
+from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
 from lifelong.learning.strategy import State, Strategy
@@ -73,11 +73,9 @@ class Learner:
         self.model = model.to(self.device)
         self.strategy.adapt(self.model)
         self.model.to(self.device)
-        self.labels, self.ranks = LabelMap(), ranks.taking(self.strategy, self.model)
+        self.labels, self.ranks = LabelMap(), ranks.taking(self.strategy, self.model, budget or Budget())
         self.tasks: dict[int, list[int]] = {}  # class indices by task, kept in a task-incremental setting only
         self.by_task = setting is not None and setting.kind == "task-il"
-        if ranks.count > 1 and budget and not budget.deterministic:
-            raise ConfigError("a budget of seconds lets each process leave out what it likes; use flops or bytes")
         self._spending = Spending(budget or Budget())
         self.counters = {"steps": 0, "samples": 0, "rehearsed": 0, **self._spending.counters}
         self.position: dict[str, int] = {"experience": 0, "epoch": 0, "batch": 0, "open": 0}
@@ -213,16 +211,13 @@ class Learner:
             "model": {name: t.detach().clone() for name, t in self.model.state_dict().items()},
             "optimizer": named_state(self._optimizer, self._parameters) if self._optimizer else {},
             "strategy": self.strategy.state(),
-            "labels": self.labels.tolist(),
-            "tasks": {str(k): v for k, v in self.tasks.items()},
+            "labels": self.labels.tolist(), "tasks": {str(k): v for k, v in self.tasks.items()},
             "random": {
-                "order": self.random.get_state(),
-                "epoch_start": self._epoch_start,
+                "order": self.random.get_state(), "epoch_start": self._epoch_start,
                 "model": self.model.generator.get_state(),
             },
-            "counters": dict(self.counters),
-            "position": dict(self.position),
-        }
+            "counters": dict(self.counters), "position": dict(self.position),
+        }  # fmt: skip
 
     def restore(self, state: State) -> None:
         """Take back what `state()` gave, from a learner made with the same arguments.
@@ -269,10 +264,10 @@ class Learner:
         at["epoch"], at["batch"] = at["epoch"] + 1, 0
 
     def _descend(self, batch: Batch) -> float:
-        strategy, model, optim = self.strategy, self.model, self.optim
-        if optim.rate.moves and self._optimizer:
-            since = self.counters["samples"] - self.position.get("warmed", 0)
-            self._optimizer.param_groups[0]["lr"] = optim.rate.at(since, self.batch_size, optim.lr)
+        strategy, model = self.strategy, self.model
+        assert self._optimizer is not None
+        if self.optim.rate.moves:
+            self.optim.turn(self._optimizer, self.counters["samples"] - self.position.get("warmed", 0), self.batch_size)
         self._spending.before(strategy, model, batch)
         mixed = strategy.augment(batch)
         out = self.ranks.forward(model, mixed)
@@ -284,7 +279,6 @@ class Learner:
         value = loss.item()
         if not math.isfinite(value):
             raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
-        assert self._optimizer is not None
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None
         loss.backward()
@@ -294,7 +288,7 @@ class Learner:
         strategy.project(model)
         keeps = strategy.keeps_delta and strategy.step_rate is None
         before = {n: p.detach().clone() for n, p in self._parameters.items()} if keeps else {}
-        self._optimizer.step()
+        advance(self._optimizer, self._parameters.values())
         if keeps:
             strategy.project_delta(model, before)
         self.counters["rehearsed"] += len(mixed) - len(batch)
@@ -321,7 +315,7 @@ class Learner:
             if self._optimizer:
                 load_named_state(self._optimizer, now, old)
         self._room = self.model.classes
-        self._dtype = next((p.dtype for p in self.model.parameters()), torch.float32)
+        self._dtype = next((p.dtype for p in (now.values() or self.model.parameters())), torch.float32)
         self._shape = self.model.input_shape
         allowed = self.model.allowed
         if self.by_task and (allowed is None or allowed.shape[1] != self._room):

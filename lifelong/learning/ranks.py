@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from lifelong import files
 from lifelong.errors import ConfigError, Unavailable
+from lifelong.learning.budgets import Budget
 from lifelong.learning.checkpoint import pack, unpack
 from lifelong.learning.strategy import Strategy
 from lifelong.types import Batch, Output
@@ -44,7 +45,7 @@ class Ranks:
         """What a run notes of its processes: with another number of them it would end with other bits."""
         return {"processes": self.count} if self.count > 1 else {}
 
-    def taking(self, strategy: Strategy, model: nn.Module) -> Ranks:
+    def taking(self, strategy: Strategy, model: nn.Module, budget: Budget) -> Ranks:
         """Return these processes, ready to train a model; raise `ConfigError` if together they cannot."""
         return self
 
@@ -86,12 +87,15 @@ class Together(Ranks):
         self.first = self.number == 0
         self._open: list[tuple[Tensor, Tensor, slice]] = []  # own outputs, those of all rows, which rows are ours
 
-    def taking(self, strategy: Strategy, model: nn.Module) -> Ranks:
+    def taking(self, strategy: Strategy, model: nn.Module, budget: Budget) -> Ranks:
         """Give every process the first one's model.
 
         Raises:
-            ConfigError: The strategy does not declare that it may be trained so, or the model looks at whole batches.
+            ConfigError: The strategy does not declare that it may be trained so, the model looks at whole batches, or
+                the budget is one of time.
         """
+        if not budget.deterministic:
+            raise ConfigError("by a budget of seconds each process would leave out something else; use flops or bytes")
         parts = getattr(strategy, "strategies", (strategy,))
         for part in parts:
             who = type(part).__name__

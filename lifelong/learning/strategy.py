@@ -149,14 +149,12 @@ class Chain(Strategy):
         """All that any of them needs, for the scenarios that all of them are meant for."""
         every = [s.needs for s in self.strategies]
         return Needs(
-            boundaries=any(n.boundaries for n in every),
-            task_id=any(n.task_id for n in every),
-            known_classes=any(n.known_classes for n in every),
-            epochs=any(n.epochs for n in every),
+            boundaries=any(n.boundaries for n in every), task_id=any(n.task_id for n in every),
+            known_classes=any(n.known_classes for n in every), epochs=any(n.epochs for n in every),
             scenarios=frozenset.intersection(*(n.scenarios for n in every)),
             bounded=all(n.bounded for n in every),
             distributed=all(n.distributed for n in every),
-        )
+        )  # fmt: skip
 
     @property
     def keeps_delta(self) -> bool:  # type: ignore[override]

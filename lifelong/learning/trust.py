@@ -17,7 +17,7 @@ from lifelong.learning.strategy import State
 from lifelong.models import Classifier
 from lifelong.models.layers import gradient, layers
 from lifelong.models.products import follow
-from lifelong.models.records import Record
+from lifelong.models.records import Pull, Record
 from lifelong.models.scaling import Scaling
 from lifelong.types import Batch, Experience
 
@@ -119,13 +119,13 @@ class Trust:
                 g += record.felt.through[: len(g)] @ record.memory.T
         return found
 
-    def correct(self, model: nn.Module, rate: float | None, pulls: Mapping[str, Tensor] | None = None) -> None:
+    def correct(self, model: nn.Module, rate: float | None, pulls: Mapping[str, Pull] | None = None) -> None:
         """Finish the gradients of a step, before it is taken.
 
         Args:
             model: After a backward pass.
             rate: What the step multiplies them with: then no old input will feel it. None leaves that to `hold`.
-            pulls: Gradients to add along a layer's memory `[O, K]`, by layer.
+            pulls: Gradients to add along a layer's memory, by layer.
         """
         if not self.finished:
             return
@@ -166,7 +166,7 @@ class Trust:
                 record.memory, ids = own(record.memory.to(layer.weight), seen[name], share)
                 record.own[self.task] = ids.cpu()
                 record.held = follow(layer, record.memory, record.held.to(layer.weight))
-                record.outputs, record.free = len(layer.weight), None
+                record.outputs, record.free, record.loose = len(layer.weight), None, False
         self.finished.append(self.task)
         self.first.end()
         self.task, self.sample = -1, Reservoir(self.samples)

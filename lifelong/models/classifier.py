@@ -116,12 +116,13 @@ class Classifier(nn.Module):
         if self.scaling is not None and task is not None and len(x):
             own: Output = self.scaling(self, x, task)
             return own
-        if getattr(self.head, "tokens", False):
+        head = self.head
+        if head.__dict__.get("tokens"):  # asked as an attribute, a module that has none raises: slow
             body: Any = self.backbone
             tokens = body.tokens(x)
-            return Output(tokens.mean(1), self.head(tokens), tokens)
+            return Output(tokens.mean(1), head(tokens), tokens)
         features = self.backbone(x)
-        return Output(features, self.head(features))
+        return Output(features, head(features))
 
 
 def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu") -> Classifier:

@@ -33,7 +33,7 @@ class LinearHead(nn.Module):
     @property
     def classes(self) -> int:
         """How many classes it has columns for."""
-        return len(self.bias)
+        return self.bias.shape[0]
 
     def spec(self) -> dict[str, Any]:
         """Return the arguments that rebuild this head as it is now."""

@@ -88,8 +88,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, D]`."""
         x = x.flatten(1)
-        for layer in self.layers:  # one module call less than calling the Sequential
-            x = layer(x)
+        for layer in self.layers:  # fewer module calls than calling the Sequential
+            x = F.relu(x) if type(layer) is nn.ReLU else layer(x)
         return x
 
 

@@ -86,6 +86,7 @@ def take_out(
     *,
     felt_OK: Tensor | None = None,
     more_OK: Tensor | None = None,
+    loose: bool = False,
 ) -> Tensor | None:
     """Take out of a layer's gradient what lies along its memory and is not free, and add to the rest what is given.
 
@@ -99,6 +100,7 @@ def take_out(
         free_K: Columns that are free in these rows too; None is none.
         felt_OK: The gradient's product with the memory, if it is known.
         more_OK: To add where it is free.
+        loose: All columns are free, and `felt_OK` and `more_OK` are known: nothing is taken out.
 
     Returns:
         The new gradient's product with the memory, None if it is 0.
@@ -107,6 +109,9 @@ def take_out(
     if weight is None:
         return None
     felt = inside(weight, bias, memory_IK) if felt_OK is None else felt_OK
+    if loose and more_OK is not None and felt_OK is not None:
+        add(weight, bias, more_OK, memory_IK)
+        return more_OK + felt_OK
     more = torch.zeros(()).to(felt) if more_OK is None else more_OK
     part = felt.neg() if free_K is None else torch.where(free_K, more, -felt)
     if outputs < len(felt):

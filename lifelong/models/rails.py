@@ -107,6 +107,7 @@ class Rail:
         along: The columns in use.
         outputs: Rows, from the first, whose coordinates are constants.
         free: Columns that are not constant in these rows either `[K]`; None is none.
+        loose: All of them.
     """
 
     memory: Tensor
@@ -114,12 +115,15 @@ class Rail:
     along: Along
     outputs: int
     free: Tensor | None
+    loose: bool = False
 
     def through(self, felt_OU: Tensor, scales_UU: Tensor) -> Tensor | None:
         """Return the gradient by the coordinates `[O, U]` that comes through scaling them, None if none may move."""
         if self.free is None and self.outputs >= len(self.held):
             return None
         found = felt_OU @ scales_UU.T
+        if self.loose:
+            return found
         found[: self.outputs] *= 0 if self.free is None else self.along.used(self.free[None])
         return found
 

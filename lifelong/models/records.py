@@ -15,6 +15,8 @@ from lifelong.models.layers import Layer
 from lifelong.models.products import add, follow, hold, take_out
 from lifelong.models.rails import Felt
 
+Pull = tuple[Tensor, Tensor]  # numbers of columns [k] i64, some perhaps twice, and what is added to them [O, k]
+
 
 @final
 @dataclass(slots=True)
@@ -29,6 +31,7 @@ class Record:
         held: [W | b] M `[O, K]`, where training holds the shared weights along the memory.
         outputs: Rows of W, from the first, that are held; later ones (columns of new classes) are free.
         free: Which columns of the memory are free all the same `[K]` bool; None is none.
+        loose: Whether these are all columns.
         units: 1 / |W B|, at most 1, of each task that the running task is related to: while it is trained, Q - I counts
             in these, so that a step along Q moves the answers as far as a step of W does, not |W B| squared times.
         felt: What the last backward pass said of the layer; taken by `correct`.
@@ -41,6 +44,7 @@ class Record:
     held: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     outputs: int = 0
     free: Tensor | None = None
+    loose: bool = False
     units: list[float] = field(default_factory=list)
     felt: Felt = field(default_factory=Felt)
 
@@ -53,20 +57,25 @@ class Record:
         self.held = follow(layer, self.memory, self.held)
         hold(layer, self.memory, self.held, self.outputs, self.free)
 
-    def correct(self, layer: Layer, rate: float | None, pull: Tensor | None = None) -> None:
+    def correct(self, layer: Layer, rate: float | None, pull: Pull | None = None) -> None:
         """Finish the layer's gradient after a backward pass.
 
         Args:
             layer: Whose gradient is there.
             rate: What the step multiplies it with; then it is projected, and `keep` has nothing left to do. None if the
                 step is not a multiple of it.
-            pull: A gradient to add along the memory `[O, K]`, of the columns that are free.
+            pull: A gradient to add along the memory, of columns that are free.
         """
         felt, self.felt = self.felt, Felt()
-        more = pull if felt.through is None else felt.through if pull is None else felt.through + pull
+        more = felt.through
+        if pull is not None:
+            columns, part = pull
+            more = torch.zeros_like(self.held) if more is None else more
+            (more if len(part) == len(more) else more[: len(part)]).index_add_(1, columns, part)
         if rate is not None:
             self.held = follow(layer, self.memory, self.held)
-            moved = take_out(layer, self.memory, self.outputs, self.free, felt_OK=felt.gradient, more_OK=more)
+            given = {"felt_OK": felt.gradient, "more_OK": more}
+            moved = take_out(layer, self.memory, self.outputs, self.free, loose=self.loose, **given)
             if moved is not None:
                 self.held.add_(moved, alpha=-rate)
         elif more is not None and layer.weight.grad is not None:

@@ -151,8 +151,6 @@ class Scaling(nn.Module):
         """Return the layers of `model` by name; looked for once per task, which in each step would be slow."""
         if not self.named:
             self.named = layers(model)
-            linear = {name: m for name, m in self.named.items() if not isinstance(m, nn.Conv2d)}
-            self.hooks = [m.register_forward_hook(partial(self._answer, name)) for name, m in linear.items()]
         return self.named
 
     def _under(self, model: nn.Module, x: Tensor, task: int, *, alone: bool = False) -> Output:
@@ -181,6 +179,7 @@ class Scaling(nn.Module):
                 for part, t in zip(PARTS, scaled_now(layer, offsets, rail, felt if alone else None), strict=True):
                     swapped.append((layer._parameters, part, layer._parameters[part]))  # as functional_call, but fast
                     layer._parameters[part] = t  # type: ignore[assignment]
+            self._listen()
             said: Output = model(x)
         finally:
             self.running = {}
@@ -188,13 +187,25 @@ class Scaling(nn.Module):
                 place[part] = t
         return said
 
+    def _listen(self) -> None:
+        """Hook into the linear layers if any of them is to scale its answers: a hook costs time in every call."""
+        if bool(self.running) != bool(self.hooks):
+            self._deaf()
+            linear = {name: m for name, m in self.named.items() if self.running and not isinstance(m, nn.Conv2d)}
+            self.hooks = [m.register_forward_hook(partial(self._answer, name)) for name, m in linear.items()]
+
+    def _deaf(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+
     def _rail(self, name: str, layer: Layer, task: int, offsets: Tensor) -> Rail:
         record = self.records[name]
         record.held = follow(layer, record.memory, record.held)
         if name not in self.along:
             bases = [record.own[t] for t in record.related[task]]
             self.along[name] = Along.of(record.memory, bases, record.units, offsets.detach())
-        return Rail(record.memory, record.held, self.along[name], record.outputs, record.free)
+        return Rail(record.memory, record.held, self.along[name], record.outputs, record.free, record.loose)
 
     def _answer(self, name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if name not in self.running:
@@ -214,9 +225,8 @@ class Scaling(nn.Module):
         ]
 
     def _clear(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
-        self.along, self.named, self.hooks = {}, {}, []
+        self._deaf()
+        self.along, self.named = {}, {}
         for key in self.live:
             delattr(self, key)
 

@@ -192,7 +192,23 @@ def test_systemd_hears_ready_once_and_then_that_it_is_alive(abstract, tmp_path, 
         ["STATUS=waiting, 6 samples", "WATCHDOG=1"],
         ["STOPPING=1"],
     ]
-    systemd.notify("WATCHDOG=1")  # nobody listens any more
+    assert not systemd.notify("WATCHDOG=1")  # nobody listens any more
+
+
+def test_a_service_manager_that_does_not_listen_keeps_nobody_waiting(tmp_path, monkeypatch):
+    """Its queue is full after some messages: more are dropped, and ready is said again until it is heard."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        sent = 0
+        while systemd.notify("STATUS=busy"):
+            sent += 1
+        one = systemd.Systemd()
+        one.beat({"state": "learning", "samples": 5})
+        for _ in range(sent):
+            heard.recv(1000)
+        one.beat({"state": "learning", "samples": 6})
+        assert heard.recv(1000).startswith(b"READY=1")
 
 
 # ---- metrics

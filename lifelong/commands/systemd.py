@@ -12,13 +12,16 @@ from contextlib import suppress
 from typing import Any, final
 
 
-def notify(message: str) -> None:
-    """Send one message; a socket that is gone is no reason to stop."""
+def notify(message: str) -> bool:
+    """Send one message; return whether it was taken: a socket that is gone or full is no reason to stop, or to wait."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
-        return
+        return False
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
+        one.setblocking(False)
         one.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+        return True
+    return False
 
 
 @final
@@ -31,8 +34,7 @@ class Systemd:
     def beat(self, vital: Mapping[str, Any], now: bool = False) -> None:
         """Say that all is well, and how far it is."""
         status = f"STATUS={vital['state']}, {vital['samples']} samples\nWATCHDOG=1"
-        notify(status if self._ready else f"READY=1\n{status}")
-        self._ready = True
+        self._ready = notify(status if self._ready else f"READY=1\n{status}") or self._ready
 
     def happened(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Events are of no interest to it."""

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from lifelong import ranges
 from lifelong.learning.allowance import Allowance
@@ -128,6 +127,8 @@ def cost(model: Classifier, batch: Batch, samples: int) -> tuple[int, int]:
         batch: Of at least one sample.
         samples: How many copies.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # takes a while to load
+
     weights = [p for p in model.parameters() if p.requires_grad]
     rows = torch.zeros(samples, dtype=torch.int64, device=batch.x.device)
     small, kept = batch.take(rows), dict[int, int]()

@@ -56,8 +56,8 @@ def quick(monkeypatch):
 
 def test_only_what_does_not_touch_the_past_may_change():
     now = Follow(window="count:5")
-    other = {"commit_seconds": 1.0, "dead_letters": 5, "keep": 9, "linger": 1.0, "max_dead": 0.1,
-             "publish_samples": 7, "publish_seconds": 3.0, "spike": 2.0}  # fmt: skip
+    other = {"commit_seconds": 1.0, "dead_letters": 5, "keep": 9, "max_dead": 0.1,
+             "publish_samples": 7, "publish_seconds": 3.0}  # fmt: skip
     assert set(other) == set(MAY_CHANGE)
     assert changes(now, Follow(window="count:5", **other)) == other
     assert changes(now, now) == {}
@@ -67,15 +67,14 @@ def test_only_what_does_not_touch_the_past_may_change():
 
 def test_settings_change_from_a_commit_on_and_every_part_goes_by_them(tmp_path, quick, capsys):
     made = streams.follower(streams.log(tmp_path / "log", streams.samples(80)), tmp_path / "run", commit_every=100)
-    kept, wanted = Keeps(), Follow(until="end", spike=50.0, publish_samples=3, dead_letters=4, keep=2)
+    kept, wanted = Keeps(), Follow(until="end", publish_samples=3, dead_letters=4, keep=2)
     watch = Watch(made, [kept], lambda: wanted)
     watch._asked = True
     made.run()
     assert made.settings is made.intake.settings is made.trainee.settings is made.trainee.publisher.settings is wanted
-    assert made.trainee.guard.spike == 50.0
     assert made.intake.dead.capacity == 4
     assert kept.events == ["committed"] * 3  # the first, the change, the end
-    assert "spike is 50.0" in capsys.readouterr().err
+    assert "publish_samples is 3" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -39,7 +39,8 @@ from lifelong.sources.record import decode
 from lifelong.telemetry import listen
 
 BOUND = (
-    "window", "kind", "dedup", "spike", "linger", "held_out_capacity", "merge", "merge_weight", "merge_keep"
+    "window", "on_drift", "kind", "dedup", "spike", "linger", "held_out_capacity", "canary",
+    "merge", "merge_weight", "merge_keep",
 )  # what a run keeps to its end  # fmt: skip
 
 

@@ -34,4 +34,4 @@ def changes(now: Follow, wanted: Follow) -> dict[str, Any]:
 def apply(settings: Follow, trainee: Trainee, intake: Intake) -> None:
     """Have every part go by `settings` from now on."""
     trainee.settings = trainee.publisher.settings = intake.settings = settings
-    trainee.guard.spike, intake.dead.capacity = settings.spike, settings.dead_letters
+    intake.dead.capacity = settings.dead_letters

@@ -245,10 +245,9 @@ class Learner:
 
     def _epoch(self, experience: Experience, on_step: Callable[[], None] | None) -> None:
         at = self.position
-        if at["batch"]:
-            self.random.set_state(self._epoch_start)  # draw the same order again, then leave out what is done
-        else:
+        if not at["batch"]:
             self._epoch_start = self.random.get_state()
+        self.random.set_state(self._epoch_start)  # after a restore: the same order again, without what is done
         if not self.model.training:  # a walk over all modules
             self.model.train()
         skip, size, order = at["batch"], self.batch_size, self.random if self.shuffle else None
@@ -317,6 +316,5 @@ class Learner:
         self._room = self.model.classes
         self._dtype = next((p.dtype for p in (now.values() or self.model.parameters())), torch.float32)
         self._shape = self.model.input_shape
-        allowed = self.model.allowed
-        if self.by_task and (allowed is None or allowed.shape[1] != self._room):
+        if self.by_task and ((allowed := self.model.allowed) is None or allowed.shape[1] != self._room):
             self.model.allowed = task_mask(self.tasks, self._room).to(self.device)

@@ -51,11 +51,13 @@ SIBLINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "split-fmnist": ("split-mnist10k", {}),
     "permuted-fmnist": ("permuted-mnist10k", {"experiences": 5}),
     "permuted-fmnist-tasks": ("permuted-mnist10k-tasks", {}),
-    "split-mnist10k": ("split-fmnist", {}),
-    "permuted-mnist10k": ("permuted-fmnist", {"experiences": 10}),
-    "permuted-mnist10k-tasks": ("permuted-fmnist-tasks", {}),
-    "split-digits": ("split-fmnist", {}),
     "split-fmnist-small": ("split-digits", {}),
+    "permuted-fmnist-small": ("permuted-mnist10k", {"experiences": 5}),
+    "permuted-fmnist-tasks-small": ("permuted-mnist10k-tasks", {}),
+    "split-mnist10k": ("split-fmnist-small", {}),  # the packaged part: as many samples, and nothing to download
+    "permuted-mnist10k": ("permuted-fmnist-small", {"experiences": 10}),
+    "permuted-mnist10k-tasks": ("permuted-fmnist-tasks-small", {}),
+    "split-digits": ("split-fmnist-small", {}),
 }
 
 
@@ -67,7 +69,8 @@ def sibling(scenario: str) -> tuple[str, dict[str, Any]]:
     """
     if scenario not in SIBLINGS:
         raise ConfigError(
-            f"no scenario is known to tune {scenario} on; name one with --tune-on, or choose --protocol first-task"
+            f"no scenario is known to search settings for {scenario} on; name one with --tune-on, or choose --protocol first-task "
+            "or conventional"
         )
     name, options = SIBLINGS[scenario]
     return name, dict(options)

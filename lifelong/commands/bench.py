@@ -17,7 +17,7 @@ from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError, UnknownName
+from lifelong.errors import ConfigError, NotFound, UnknownName
 from lifelong.streams.scenarios import SCENARIOS
 from lifelong.streams.scenarios import scenario as make_scenario
 
@@ -145,7 +145,13 @@ def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Jo
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:
     name, options = (tune_on, {}) if tune_on else tuning.sibling(job.scenario)
-    searched = make_scenario(name, root, 0, **options)
+    try:
+        searched = make_scenario(name, root, 0, **options)
+    except NotFound as error:
+        raise NotFound(
+            f"settings for {job.scenario} are searched on {name}, and {error}; "
+            "or search on another scenario (--tune-on), or choose another --protocol"
+        ) from error
     judged = make_scenario(job.scenario, root, 0, **job.options)
     overlap.refuse_unlike(searched, judged)
     overlap.refuse_shared(searched, judged)

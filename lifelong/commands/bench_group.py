@@ -41,7 +41,7 @@ def bench() -> None:
 @click.option(
     "--protocol",
     type=click.Choice(["conventional", "two-phase", "first-task"]),
-    default="conventional",
+    default="two-phase",
     show_default=True,
     help="How settings come about: not at all, on other data, on the first experience.",
 )

@@ -3,10 +3,7 @@
 import json
 import math
 import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -143,8 +140,8 @@ def test_the_report_says_everything_in_one_file(grid):
     pytest.importorskip("jinja2")
     bench_report.write(grid)
     page = (grid.folder / "report.html").read_text()
-    assert page.count("protocol: conventional") >= 2  # beside the name and in the caption of the table
-    assert "excluded:" in page
+    assert page.count("protocol: conventional") >= page.count("<caption>") - 2 * page.count("(conventional)") > 0
+    assert '<td class="word">excluded</td>' in page
     assert "https://" not in page.replace("https://www.w3.org", "")  # nothing is fetched
     for job in JOBS[:1]:
         assert grid.result(job)["signature"]["data"]["sha256"] in page
@@ -194,25 +191,6 @@ def test_prequential_baselines_by_hand():
         found.append((answers.majority > before[0], answers.no_change > before[1]))
     #        nothing known   maj a, last a   maj a, last b   maj b, last b  maj b, last b
     assert found == [(False, False), (False, False), (False, True), (True, True), (False, False)]
-
-
-@pytest.mark.e2e
-def test_a_run_killed_again_and_again_gives_the_same_files(grid, tmp_path):
-    """Kill -9 of the parent and of its workers; what was finished stays, the rest is run, and all of it is the same."""
-    line = [sys.executable, "-m", "lifelong.cli", "bench", "run", "--strategies", "nmc,trgp,naive", "--seeds", "2"]
-    line += ["--scenarios", "split-fmnist-small", "--batch-size", "128", "--epochs", "1", "--out", str(tmp_path)]
-    for wait in (9, 12):
-        process = subprocess.Popen([*line, "--json"], start_new_session=True, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + wait
-        while process.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    done = subprocess.run([*line, "--json"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert differences(grid, Store(tmp_path)) == []
-    assert json.loads(done.stdout.splitlines()[0])["strategy"] == "nmc"
 
 
 def test_workers_that_never_start_are_an_error_and_no_loop(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import platform
 import resource
 import time
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import nn
 
@@ -57,8 +59,10 @@ def run(job: Job, root: Path | None = None) -> Outcome:
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "lifelong": importlib.metadata.version("lifelong"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
         "machine": platform.machine(),
     }
     return Outcome({"job": job.plain(), "digest": job.digest, "signature": stream.signature, **found}, cost)

@@ -11,6 +11,7 @@ from lifelong.bench.spread import holm, paired, spread
 from lifelong.bench.store import Store
 
 LEADING = ("acc_final", "prequential")  # what strategies are ranked and tested by
+SHOWN = ("acc_final", "acc_avg_incremental", "bwt_gem", "prequential", "majority", "no_change")  # to people
 
 
 def cells(store: Store) -> list[dict[str, Any]]:
@@ -44,7 +45,8 @@ def standings(store: Store) -> list[dict[str, Any]]:
     """Return one row for each strategy on each scenario, the best first: spreads of its metrics, and how it compares.
 
     `p` is that of a paired t-test of the leading metric against the best strategy of the scenario, corrected for the
-    number of strategies (Holm); `failed` and `excluded` say how many seeds gave nothing, `reason` the first reason.
+    number of strategies (Holm); `failed`, `excluded` and `missing` (not run yet) say how many seeds gave nothing,
+    `reason` the first reason.
     """
     rows: list[dict[str, Any]] = []
     jobs = store.jobs()
@@ -76,6 +78,7 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         "scenario": first.scenario, "strategy": first.strategy, "protocol": first.protocol, "seeds": len(found),
         "failed": sum(f["kind"] == "failed" for f in failures),
         "excluded": sum(f["kind"] == "excluded" for f in failures),
+        "missing": len(group) - len(found) - len(failures),
         "reason": failures[0]["reason"] if failures else "", "lr": first.lr, "settings": " ".join(first.settings),
         "tuned": dict(first.tuned), "metrics": {}, "values": {}, "leading": "", "p": math.nan,
     }  # fmt: skip

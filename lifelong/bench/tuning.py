@@ -69,8 +69,8 @@ def sibling(scenario: str) -> tuple[str, dict[str, Any]]:
     """
     if scenario not in SIBLINGS:
         raise ConfigError(
-            f"no scenario is known to search settings for {scenario} on; name one with --tune-on, or choose --protocol first-task "
-            "or conventional"
+            f"no scenario is known to search settings for {scenario} on; name one with --tune-on, or choose --protocol "
+            "first-task or conventional"
         )
     name, options = SIBLINGS[scenario]
     return name, dict(options)

@@ -55,6 +55,11 @@ SIBLINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "permuted-mnist10k": ("permuted-fmnist", {"experiences": 10}),
     "permuted-mnist10k-tasks": ("permuted-fmnist-tasks", {}),
     "split-digits": ("split-fmnist", {}),
+    **{
+        cut.format(one): (cut.format(other), {})
+        for cut in ("split-{}-seeded", "rotated-{}", "fewshot-{}", "blurry-{}", "lite0-{}", "lite2-{}")
+        for one, other in (("fmnist", "mnist10k"), ("mnist10k", "fmnist"))
+    },
     "split-fmnist-small": ("split-digits", {}),
 }
 

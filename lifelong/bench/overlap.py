@@ -58,7 +58,7 @@ def refuse_shared(tuned_on: Scenario, judged_on: Scenario) -> None:
 
 
 def refuse_unlike(tuned_on: Scenario, judged_on: Scenario) -> None:
-    """Raise `ConfigError` unless both streams have one signature: kind, experiences and classes of each."""
+    """Raise `ConfigError` unless both have one signature: kind and classes of each experience (online: of all)."""
     ours, theirs = _shape(judged_on), _shape(tuned_on)
     if ours != theirs:
         raise ConfigError(
@@ -68,6 +68,8 @@ def refuse_unlike(tuned_on: Scenario, judged_on: Scenario) -> None:
 
 
 def _shape(stream: Scenario) -> tuple[str, list[int]]:
+    if stream.kind == "online":  # how many experiences there are is a matter of how many samples there are
+        return stream.kind, [len(stream.classes)]
     return stream.kind, [len(e.classes) for e in stream]
 
 

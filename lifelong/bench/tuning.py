@@ -46,6 +46,7 @@ SPACES: Mapping[str, Mapping[str, Range]] = {
     "slda": {"shrinkage": Range(1e-4, 0.5)},
     "ridge": {"ridge": Range(1e-2, 1e4)},
 }
+_CUTS = ("split-{}-seeded", "rotated-{}", "fewshot-{}", "blurry-{}", "lite0-{}", "lite2-{}")
 # What a scenario's settings are searched on: another data set, cut the same way.
 SIBLINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "split-fmnist": ("split-mnist10k", {}),
@@ -58,6 +59,12 @@ SIBLINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "permuted-mnist10k": ("permuted-fmnist-small", {"experiences": 10}),
     "permuted-mnist10k-tasks": ("permuted-fmnist-tasks-small", {}),
     "split-digits": ("split-fmnist-small", {}),
+    "permuted-digits": ("permuted-fmnist-small", {"experiences": 10}),
+    "rotated-digits": ("rotated-fmnist-small", {}),
+    "online-elec-scaled": ("online-weather-scaled", {}),
+    "online-weather-scaled": ("online-elec-scaled", {}),
+    **{cut.format("fmnist") + part: (cut.format("mnist10k"), {}) for cut in _CUTS for part in ("", "-small")},
+    **{cut.format("mnist10k"): (cut.format("fmnist") + "-small", {}) for cut in _CUTS},
 }
 
 

@@ -17,8 +17,8 @@ from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError, NotFound, UnknownName
-from lifelong.streams.scenarios import SCENARIOS
+from lifelong.errors import ConfigError, NotFound
+from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
 Run = Callable[[Store, Sequence[Job]], None]
@@ -72,8 +72,7 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
     settings: Sequence[str] = common["settings"]
     found = []
     for scenario in (name.strip() for name in scenarios):
-        if scenario not in SCENARIOS:
-            raise UnknownName.among("scenario", scenario, SCENARIOS)
+        known(scenario)
         for strategy in (name.strip() for name in strategies):
             own = _own(strategy, settings)
             compose.strategy(strategy, own)  # what it refuses, it refuses now

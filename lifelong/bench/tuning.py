@@ -95,6 +95,7 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
     if count < 1:
         raise ConfigError(f"a search takes at least 1 trial, got {count}")
     scenario, options = on or (job.scenario, job.options)
+    cut = f"-{files.digest(files.canonical_json(dict(options)))[:8]}" if options else ""
     made = []
     for number, values in enumerate(_draws(_space(job.strategy), count, seed)):
         lr = values.pop("lr")
@@ -107,7 +108,7 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
                 settings=job.settings + settings,
                 lr=lr,
                 seed=seed,
-                label=f"trial-{number}",
+                label=f"trial-{number}{cut}",
                 part="validation" if on else "first-task",
                 protocol="conventional",
                 tuned={},

@@ -138,8 +138,7 @@ def _tuned(
 
 def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Job]:
     on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
-    found = tuning.trials(job, count, on=on)
-    return [replace(trial, label=f"{trial.label}-for-{job.scenario}") for trial in found]
+    return tuning.trials(job, count, on=on)  # two scenarios that are searched for alike share the trials
 
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:

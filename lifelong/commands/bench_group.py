@@ -102,7 +102,7 @@ def bench_report(**options: Any) -> None:  # noqa: ANN401
 @click.argument("other", type=click.Path(path_type=Path))
 @JSON
 def bench_compare(**options: Any) -> None:  # noqa: ANN401
-    """Say which cells of two grids differ; exit with 1 if any does."""
+    """Say which cells of two grids differ; exit with 1 if any does, or if none is finished in both."""
     from lifelong.commands import bench_report as command
 
     if not command.compare(**options):

@@ -14,7 +14,7 @@ from lifelong import files
 from lifelong.bench.metrics import METRICS
 from lifelong.bench.spread import chance, said
 from lifelong.bench.store import Store
-from lifelong.bench.tables import SHOWN
+from lifelong.bench.tables import SHOWN, ran_on
 from lifelong.commands import bench_figures
 
 COMMON = ("model", "model_settings", "epochs", "batch_size", "optimizer", "momentum", "flops")
@@ -44,7 +44,7 @@ def write(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
         ended=_ended(standings, len(jobs)),
         seeds=sorted({job.seed for job in jobs}),
         names={name: _meaning(name) for name in shown} | OTHERS,
-        versions=_versions([store.cost(job) for job in jobs if store.result(job)]),
+        versions=ran_on(store),
         said=said,
         chance=chance,
         shade=shade,
@@ -97,9 +97,3 @@ def _ended(standings: Sequence[Mapping[str, Any]], total: int) -> list[str]:
 
 def _meaning(name: str) -> str:
     return ONLINE[name] if name in ONLINE else f"{METRICS[name].definition} ({METRICS[name].citation})"
-
-
-def _versions(costs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return by name which versions the finished cells ran on."""
-    names = ("lifelong", "python", "torch", "numpy", "machine")
-    return {name: sorted({str(cost[name]) for cost in costs if name in cost}) for name in names}

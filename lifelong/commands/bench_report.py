@@ -11,7 +11,7 @@ from typing import Any
 
 from lifelong import files
 from lifelong.bench import tables as rows
-from lifelong.bench.compare import differences
+from lifelong.bench.compare import differences, finished, versions
 from lifelong.bench.spread import chance, said
 from lifelong.bench.store import Store
 from lifelong.commands import tables
@@ -60,16 +60,23 @@ def _show(scenario: str, mine: Sequence[Mapping[str, Any]]) -> None:
 
 
 def compare(one: Path, other: Path, *, as_json: bool) -> bool:
-    """Print which cells differ; return whether none does."""
-    found = differences(Store(one), Store(other))
+    """Print which cells differ; return whether none does and at least one could."""
+    ours, theirs = Store(one), Store(other)
+    found, count = differences(ours, theirs), finished(ours, theirs)
+    same = not found and count > 0
     if as_json:
-        tables.emit({"identical": not found, "differences": found})
+        tables.emit({"identical": same, "compared": count, "differences": found})
     elif found:
-        body = [[row["cell"], row["what"], row["metric"], row["difference"]] for row in found]
-        tables.show(f"{len(found)} cells differ", ["cell", "what", "metric", "difference"], body)
+        body = [[row["cell"], row["what"], row["metric"], f"{row['difference']:+.3g}"] for row in found]
+        columns = ["cell", "what", "metric that differs most", f"{other} minus {one}"]
+        tables.show(f"{len(found)} cells differ; {count} are finished in both", columns, body)
+        for name, (before, after) in versions(ours, theirs).items():
+            tables.console.print(f"{name}: {before} in {one}, {after} in {other}")
+    elif same:
+        tables.console.print(f"{count} cells, all the same, bit for bit")
     else:
-        tables.console.print("all cells are the same, bit for bit")
-    return not found
+        tables.console.print(f"no cell is finished in both {one} and {other}: nothing was compared")
+    return same
 
 
 def _cost(row: Mapping[str, Any]) -> list[object]:

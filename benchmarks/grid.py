@@ -62,9 +62,9 @@ def timed(store: Store, wanted: Sequence[Job], way: Callable[[Store, Sequence[Jo
     """Run, and read from the files of the cells when they were done."""
     begun = time.time()
     way(store, wanted)
-    kept = {job: store.path("cells", job).stat().st_mtime for job in wanted}
-    first = min(kept[job] - store.cost(job)["seconds"] for job in wanted)
-    return Timed(first - begun, max(kept.values()) - first)
+    kept = [store.path("cells", job).stat().st_mtime for job in wanted]
+    first = min(at - store.cost(job)["seconds"] for at, job in zip(kept, wanted, strict=True))
+    return Timed(first - begun, max(kept) - first)
 
 
 def rows(seeds: int, turns: int) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@
     python benchmarks/leaderboard.py collect                 # results and README from what is there
     python benchmarks/leaderboard.py table                   # the README alone, from results.json
 
-Sizes: 5 seeds; 2 passes in batches of 32 (online: one, ten at a time); SGD without momentum, memories as installed;
+Sizes: 5 seeds; 2 passes in batches of 32 (online: over ten samples at a time); SGD without momentum, memories as installed;
 8 random settings for every strategy where settings are searched. Nothing differs between strategies but themselves.
 """
 

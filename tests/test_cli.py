@@ -193,7 +193,7 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
     missing = ["--scenarios", "split-fmnist", "--data-root", tmp_path / "nowhere"]
     again = lifelong(*words, *missing, "--seeds", "1", "--out", tmp_path / "again")
     assert again[0] == 1
-    assert "failed: naive, 1 seeds" in again[1]
+    assert "naive failed, 1 seeds" in again[1]
 
 
 @pytest.mark.parametrize(

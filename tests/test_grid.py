@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from lifelong.bench import cell, tables, workers
-from lifelong.bench.compare import differences
+from lifelong.bench.compare import differences, versions
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report
@@ -172,6 +172,21 @@ def test_differences_are_named(grid, tmp_path):
     assert rows[JOBS[4].key]["difference"] == 0.25
     assert rows[JOBS[5].key]["what"].startswith("only in")
     assert set(rows) == {JOBS[0].key, JOBS[4].key, JOBS[5].key}
+
+
+def test_grids_without_a_common_result_are_not_called_the_same(grid, tmp_path, capsys):
+    empty = Store.create(tmp_path, JOBS, {})
+    assert differences(empty, empty) == []
+    assert not bench_report.compare(tmp_path, tmp_path, as_json=False)
+    assert "nothing was compared" in capsys.readouterr().out
+    assert bench_report.compare(grid.folder, grid.folder, as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"identical": True, "compared": 4, "differences": []}
+
+
+def test_versions_that_differ_are_told(grid, tmp_path):
+    other = Store.create(tmp_path, JOBS[:1], {})
+    other.write(JOBS[0], grid.result(JOBS[0]), {**grid.cost(JOBS[0]), "torch": "1.0"})
+    assert versions(grid, other) == {"torch": (grid.cost(JOBS[0])["torch"], "1.0")}
 
 
 def test_a_stream_without_boundaries_is_predicted_then_learned():

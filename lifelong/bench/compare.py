@@ -49,7 +49,7 @@ def versions(one: Store, other: Store) -> dict[str, tuple[str, str]]:
     """Return what the finished cells of the two ran on, by name, where it is not the same."""
     ours, theirs = (ran_on(store) for store in (one, other))
     said = {name: (", ".join(ours[name]), ", ".join(theirs[name])) for name in ours}
-    return {name: pair for name, pair in said.items() if pair[0] != pair[1] and all(pair)}
+    return {name: pair for name, pair in said.items() if pair[0] != pair[1]}
 
 
 def _row(key: str, what: str, largest: tuple[str, float] | None = None) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def ran_on(store: Store) -> dict[str, list[str]]:
     """Return by name the versions that the finished cells ran on."""
     costs = [store.cost(job) for job in store.jobs() if store.result(job)]
     names = ("lifelong", "python", "torch", "numpy", "machine")
-    return {name: sorted({str(cost[name]) for cost in costs if name in cost}) for name in names}
+    return {name: sorted({str(cost[name]) for cost in costs if name in cost} or {"unknown"}) for name in names}
 
 
 def _ranked(jobs: Sequence[Job], store: Store) -> list[dict[str, Any]]:

@@ -57,6 +57,8 @@ def run(
     settle(store, grid)
     bench_report.write(store)
     bench_report.show(out, as_json=as_json)
+    if not as_json:
+        tables.console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return not any((failure := store.failure(job)) and failure["kind"] == "failed" for job in grid)
 
 

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from lifelong import files
 from lifelong.bench import tables as rows
 from lifelong.bench.compare import differences, finished, versions
@@ -48,11 +51,22 @@ def show(folder: Path, *, as_json: bool) -> None:
 
 
 def _show(scenario: str, mine: Sequence[Mapping[str, Any]]) -> None:
-    shown = [name for name in rows.SHOWN if any(name in row["metrics"] for row in mine)]
-    head = ["strategy", "seeds", *shown, "p", "TFLOP", "CPU s"]
-    if done := [r for r in mine if r["seeds"]]:
-        body = [[r["strategy"], r["seeds"], *(said(r["metrics"].get(n)) for n in shown), *_cost(r)] for r in done]
-        tables.show(f"{scenario}, protocol: {mine[0]['protocol']}; mean ± sd over seeds", head, body)
+    done = [row for row in mine if row["seeds"]]
+    shown = [name for name in rows.SHOWN if any(name in row["metrics"] for row in done)]
+    if done:
+        most = max(row["seeds"] for row in done)
+        title = f"{scenario}, protocol: {mine[0]['protocol']}; mean ± sd of {most} seeds"
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("strategy")
+        for name in shown:
+            table.add_column(name.replace("_inc", "\n_inc"), justify="right")
+        for name in ("p", "TFLOP", "CPU s"):
+            table.add_column(name, justify="right")
+        for row in done:
+            name = row["strategy"] if row["seeds"] == most else f"{row['strategy']} ({row['seeds']} seeds)"
+            spreads = [said(row["metrics"].get(metric)).replace(" ± 0.", " ±.") for metric in shown]
+            table.add_row(name, *spreads, *_cost(row))
+        tables.console.print(table)
     for row in mine:
         for kind in ("failed", "excluded"):
             if row[kind]:
@@ -71,15 +85,15 @@ def compare(one: Path, other: Path, *, as_json: bool) -> bool:
         columns = ["cell", "what", "metric that differs most", f"{other} minus {one}"]
         tables.show(f"{len(found)} cells differ; {count} are finished in both", columns, body)
         for name, (before, after) in versions(ours, theirs).items():
-            tables.console.print(f"{name}: {before} in {one}, {after} in {other}")
+            tables.console.print(f"{name}: {before} in {one}, {after} in {other}", soft_wrap=True)
     elif same:
         tables.console.print(f"{count} cells, all the same, bit for bit")
     else:
-        tables.console.print(f"no cell is finished in both {one} and {other}: nothing was compared")
+        tables.console.print(f"no cell is finished in both {one} and {other}: nothing was compared", soft_wrap=True)
     return same
 
 
-def _cost(row: Mapping[str, Any]) -> list[object]:
+def _cost(row: Mapping[str, Any]) -> list[str]:
     return [chance(row["p"]), f"{row['flops'].mean / 1e12:.3f}", f"{row['seconds'].mean:.1f}"]
 
 

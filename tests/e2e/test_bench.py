@@ -97,7 +97,18 @@ def test_a_run_killed_again_and_again_gives_the_same_files(tmp_path, monkeypatch
     expected = artefacts(whole)
     total = sum("cells/" in name for name in expected)
 
-    line = [sys.executable, "-m", "lifelong.cli", "bench", "run", "--json", "--out", str(parts)]
+    line = [
+        sys.executable,
+        "-m",
+        "lifelong.cli",
+        "bench",
+        "run",
+        "--json",
+        "--out",
+        str(parts),
+        "--jobs",
+        "2" if LONG else "1",
+    ]
     line += [word for name, value in GRID.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     chance = random.Random(0)
     for kill in range(KILLS):

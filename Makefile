@@ -55,6 +55,7 @@ bench: .venv/dev  ## Measure the training loop, the strategies and the gallery a
 	$(BIN)/python benchmarks/strategies.py --out benchmarks/results/strategies.json
 	$(BIN)/python benchmarks/gallery.py --out benchmarks/results/gallery.json
 	$(BIN)/python benchmarks/swap.py --out benchmarks/results/swap.json
+	$(BIN)/python benchmarks/grid.py --out benchmarks/results/grid.json
 
 bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json

@@ -115,7 +115,9 @@ def _tuned(
     grid: Sequence[Job], protocol: str, trials: int, tune_on: str | None, out: Path, root: Path | None, settle: Run
 ) -> list[Job]:
     """Search settings for each strategy on each scenario, once for all seeds; return the grid with them."""
-    first = {(job.scenario, job.strategy): job for job in reversed(grid)}
+    first: dict[tuple[str, str], Job] = {}
+    for job in grid:
+        first.setdefault((job.scenario, job.strategy), job)
     searches = {pair: _search(job, protocol, trials, tune_on) for pair, job in first.items()}
     if protocol == "two-phase":
         for scenario in dict.fromkeys(job.scenario for job in grid):

@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lifelong import compose
+from lifelong import compose, plugins
 from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, UnknownName
 from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
@@ -75,7 +75,7 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
         known(scenario)
         for strategy in (name.strip() for name in strategies):
             own = _own(strategy, settings)
-            compose.strategy(strategy, own)  # what it refuses, it refuses now
+            _refuse(strategy, own)
             fields = {**common, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
     parts = {part for strategy in strategies for part in strategy.strip().split("+")}
@@ -84,6 +84,15 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
             f"write a setting as STRATEGY.KEY=VALUE of a strategy of this grid, got {sorted(unused)[0]!r}"
         )
     return found
+
+
+def _refuse(strategy: str, own: Sequence[str]) -> None:
+    """Refuse now what could not be made; what another library has, only that library knows."""
+    library, colon, _ = strategy.partition(":")
+    if not colon:
+        compose.strategy(strategy, own)
+    elif library not in plugins.names("runner"):
+        raise UnknownName.among("library of strategies", library, plugins.names("runner"))
 
 
 def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:

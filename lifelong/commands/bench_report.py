@@ -55,6 +55,8 @@ def show(folder: Path, *, as_json: bool) -> None:
         body = [[r["strategy"], r["seeds"], *(said(r["metrics"].get(n)) for n in shown), *_cost(r)] for r in done]
         tables.show(f"{scenario}, protocol: {mine[0]['protocol']}; mean ± sd over seeds", head, body)
         for row in mine:
+            if row["note"]:
+                tables.console.print(f"{row['strategy']}: {row['note']}")
             for kind in ("failed", "excluded"):
                 if row[kind]:
                     tables.console.print(f"{kind}: {row['strategy']}, {row[kind]} seeds: {row['reason']}")

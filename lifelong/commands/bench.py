@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lifelong import compose, plugins
@@ -17,7 +18,7 @@ from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError, UnknownName
+from lifelong.errors import ConfigError, LifelongError, UnknownName
 from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
@@ -53,7 +54,8 @@ def run(
 
     if protocol != "conventional":
         grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
-    store = Store.create(out, grid, {"protocol": protocol, "trials": trials if protocol != "conventional" else 0})
+    about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
+    store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
     settle(store, grid)
     bench_report.write(store)
     bench_report.show(out, as_json=as_json)
@@ -149,6 +151,21 @@ def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Jo
     on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
     found = tuning.trials(job, count, on=on)
     return [replace(trial, label=f"{trial.label}-for-{job.scenario}") for trial in found]
+
+
+def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:
+    """Return for each scenario which of its test samples are among its training samples, and say so."""
+    found: dict[str, Any] = {}
+    for name, job in {job.scenario: job for job in reversed(grid)}.items():
+        try:
+            found[name] = overlap.report(make_scenario(name, root, 0, **job.options))
+        except LifelongError as error:  # its cells will fail, and say why
+            found[name] = {"reason": str(error)}
+        if count := found[name].get("leaked"):
+            ids = found[name]["train_and_test_ids"][0]
+            said = f"{name}: {count} test samples are training samples too, such as {ids[1]}, which is {ids[0]}"
+            click.echo(f"lifelong: {said}; named in the report", err=True)
+    return found
 
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:

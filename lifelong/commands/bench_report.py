@@ -15,6 +15,7 @@ from typing import Any
 from lifelong import files
 from lifelong.bench import tables as rows
 from lifelong.bench.compare import differences
+from lifelong.bench.job import safe
 from lifelong.bench.metrics import METRICS
 from lifelong.bench.spread import Spread
 from lifelong.bench.store import Store
@@ -123,7 +124,7 @@ def _page(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
     for scenario in dict.fromkeys(row["scenario"] for row in standings):
         mine = [row for row in standings if row["scenario"] == scenario and row["seeds"]]
         for kind, png in bench_figures.draw(mine).items():
-            files.write_atomic(store.folder / f"{scenario}-{kind}.png", png)
+            files.write_atomic(store.folder / f"{safe(scenario)}-{kind}.png", png)
             pictures[scenario, kind] = base64.b64encode(png).decode()
     source = resources.files("lifelong").joinpath("assets/report.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)

@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import numpy
 import torch
 from torch import nn
 
-from lifelong import compose
+from lifelong import compose, plugins
 from lifelong.bench import calibration, metrics, prequential
 from lifelong.bench.job import Job
 from lifelong.bench.meter import Meter
@@ -51,10 +51,19 @@ def run(job: Job, root: Path | None = None) -> Outcome:
         ConfigError: The strategy is not meant for this scenario, or an argument is refused.
     """
     torch.set_num_threads(1)
-    stream = _stream(job, root)
+    library, colon, _ = job.strategy.partition(":")
+    if colon:
+        found: Outcome = plugins.find("runner", library)(job, root)
+        return found
+    stream = stream_of(job, root)
     learner = _learner(job, stream)
+    return outcome(job, stream, lambda: (_matrix if "boundaries" in stream.provides else _online)(job, learner, stream))
+
+
+def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -> Outcome:
+    """Call `measure`, and return what it gives with what `job` is and what it cost."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = _online(job, learner, stream) if "boundaries" not in stream.provides else _matrix(job, learner, stream)
+    found = measure()
     cost = {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
@@ -68,7 +77,8 @@ def run(job: Job, root: Path | None = None) -> Outcome:
     return Outcome({"job": job.plain(), "digest": job.digest, "signature": stream.signature, **found}, cost)
 
 
-def _stream(job: Job, root: Path | None) -> Scenario:
+def stream_of(job: Job, root: Path | None) -> Scenario:
+    """Return the part of the scenario that `job` is measured on."""
     stream = make_scenario(job.scenario, root, job.seed, **job.options)
     if job.part == "test":
         return stream
@@ -86,11 +96,16 @@ def _learner(job: Job, stream: Scenario) -> Learner:
     return Learner(model, made, optim=optim, batch_size=job.batch_size, seed=job.seed, setting=stream)
 
 
-def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
+def shape_of(stream: Scenario) -> tuple[int, ...]:
+    """Return the shape of one sample of `stream`, whose experiences must be batches."""
     first = stream[0].train
     if not isinstance(first, Batch):
-        raise ConfigError(f"{job.scenario} does not come in batches; cut it with lifelong.streams")
-    shape = tuple(first.x.shape[1:])
+        raise ConfigError(f"{stream.name} does not come in batches; cut it with lifelong.streams")
+    return tuple(first.x.shape[1:])
+
+
+def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
+    shape = shape_of(stream)
     if job.model != "auto":
         return compose.model_spec(job.model, shape, job.strategy, job.model_settings)
     return compose.model_spec("mlp" if _trains_backbone(job, shape) else "identity", shape, job.strategy)

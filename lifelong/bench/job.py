@@ -79,7 +79,7 @@ class Job:
     @property
     def key(self) -> str:
         """Return `scenario/strategy/seed`, or with the label instead of the seed, fit for a path."""
-        return f"{_safe(self.scenario)}/{_safe(self.strategy)}/{_safe(self.label) or self.seed}"
+        return f"{safe(self.scenario)}/{safe(self.strategy)}/{safe(self.label) or self.seed}"
 
     @property
     def digest(self) -> str:
@@ -106,7 +106,7 @@ class Job:
             ) from error
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
     """Return `name` as a file name, with another one for each other name."""
     plain = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
     return plain if plain == name else f"{plain}-{files.digest(name.encode())[:8]}"

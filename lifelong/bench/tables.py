@@ -87,7 +87,7 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         "excluded": sum(f["kind"] == "excluded" for f in failures),
         "missing": len(group) - len(found) - len(failures),
         "reason": failures[0]["reason"] if failures else "", "lr": first.lr, "settings": " ".join(first.settings),
-        "tuned": dict(first.tuned), "metrics": {}, "values": {}, "leading": "", "p": math.nan,
+        "tuned": dict(first.tuned), "metrics": {}, "values": {}, "leading": "", "p": math.nan, "note": "",
     }  # fmt: skip
     if found:
         results = [result for _, result in found]
@@ -100,7 +100,7 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         row["state_bytes"] = spread([float(sum(r["bytes"].values())) for r in results])
         row["seconds"] = spread([c.get("cpu_seconds", math.nan) for c in costs])
         row["matrix"] = _mean_matrix(results)
-        row["online"] = results[0].get("online")
+        row["online"], row["note"] = results[0].get("online"), results[0].get("note", "")
     return row
 
 

@@ -10,14 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lifelong import compose
+from lifelong import compose, plugins
 from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError, NotFound
+from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
 from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
@@ -53,7 +54,8 @@ def run(
 
     if protocol != "conventional":
         grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
-    store = Store.create(out, grid, {"protocol": protocol, "trials": trials if protocol != "conventional" else 0})
+    about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
+    store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
     settle(store, grid)
     bench_report.write(store)
     bench_report.show(out, as_json=as_json)
@@ -77,7 +79,7 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
         known(scenario)
         for strategy in (name.strip() for name in strategies):
             own = _own(strategy, settings)
-            compose.strategy(strategy, own)  # what it refuses, it refuses now
+            _refuse(strategy, own)
             fields = {**common, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
     parts = {part for strategy in strategies for part in strategy.strip().split("+")}
@@ -86,6 +88,15 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
             f"write a setting as STRATEGY.KEY=VALUE of a strategy of this grid, got {sorted(unused)[0]!r}"
         )
     return found
+
+
+def _refuse(strategy: str, own: Sequence[str]) -> None:
+    """Refuse now what could not be made; what another library has, only that library knows."""
+    library, colon, _ = strategy.partition(":")
+    if not colon:
+        compose.strategy(strategy, own)
+    elif library not in plugins.names("runner"):
+        raise UnknownName.among("library of strategies", library, plugins.names("runner"))
 
 
 def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
@@ -143,6 +154,21 @@ def _tuned(
 def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Job]:
     on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
     return tuning.trials(job, count, on=on)  # two scenarios that are searched for alike share the trials
+
+
+def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:
+    """Return for each scenario which of its test samples are among its training samples, and say so."""
+    found: dict[str, Any] = {}
+    for name, job in {job.scenario: job for job in reversed(grid)}.items():
+        try:
+            found[name] = overlap.report(make_scenario(name, root, 0, **job.options))
+        except LifelongError as error:  # its cells will fail, and say why
+            found[name] = {"reason": str(error)}
+        if count := found[name].get("leaked"):
+            ids = found[name]["train_and_test_ids"][0]
+            said = f"{name}: {count} test samples are training samples too, such as {ids[1]}, which is {ids[0]}"
+            click.echo(f"lifelong: {said}; named in the report", err=True)
+    return found
 
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:

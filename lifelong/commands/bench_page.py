@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from lifelong import files
+from lifelong.bench.job import safe
 from lifelong.bench.metrics import METRICS
 from lifelong.bench.spread import chance, said
 from lifelong.bench.store import Store
@@ -64,7 +65,7 @@ def _scenario(store: Store, name: str, standings: Sequence[Mapping[str, Any]]) -
     results = [result for job in store.jobs() if job.scenario == name and (result := store.result(job))]
     pictures = {}
     for kind, png in bench_figures.draw(done).items():
-        files.write_atomic(store.folder / f"{name}-{kind}.png", png)
+        files.write_atomic(store.folder / f"{safe(name)}-{kind}.png", png)
         pictures[kind] = base64.b64encode(png).decode()
     searched = {data["sha256"]: data for row in done if (data := row["tuned"].get("data"))}
     return {
@@ -77,6 +78,7 @@ def _scenario(store: Store, name: str, standings: Sequence[Mapping[str, Any]]) -
         "common": {key: results[0]["job"][key] for key in COMMON if results[0]["job"][key]} if results else {},
         "searched": list(searched.values()),
         "signature": results[0]["signature"] if results else {},
+        "leaks": (store.grid()["about"].get("leaks") or {}).get(name, {}),
     }
 
 

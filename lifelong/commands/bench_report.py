@@ -68,6 +68,8 @@ def _show(scenario: str, mine: Sequence[Mapping[str, Any]]) -> None:
             table.add_row(name, *spreads, *_cost(row))
         tables.console.print(table)
     for row in mine:
+        if row["note"]:
+            tables.console.print(f"{scenario}: {row['strategy']}: {row['note']}")
         for kind in ("failed", "excluded"):
             if row[kind]:
                 tables.console.print(f"{scenario}: {row['strategy']} {kind}, {row[kind]} seeds: {row['reason']}")

@@ -13,6 +13,7 @@ from lifelong.bench.compare import differences, versions
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report
+from lifelong.commands.bench_progress import Lines
 from lifelong.errors import ConfigError, LifelongError, Locked
 from lifelong.learning.prequential import Prequential
 
@@ -238,6 +239,16 @@ def test_a_worker_that_dies_costs_its_cell_only(tmp_path):
     assert store.failure(JOBS[0])["reason"] == "its process ended with code -9"
     assert store.result(JOBS[1]) is not None
     assert told[-1] == (2, 2)
+
+
+def test_a_log_file_gets_a_line_a_minute_with_what_is_left():
+    """By hand: 10 cells were there, 2 more took 2 minutes, so 6 more take 6."""
+    now, lines = [0.0], []
+    told = Lines("grid", lines.append, lambda: now[0])
+    for at, done in ((0.0, 10), (30.0, 11), (120.0, 12), (130.0, 13), (200.0, 18), (201.0, 18)):
+        now[0] = at
+        told.tell(done, 18)
+    assert lines == ["grid: 12 of 18 cells, about 6 minutes left", "grid: 18 of 18 cells"]
 
 
 @pytest.mark.e2e

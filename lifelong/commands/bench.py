@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lifelong import compose, plugins
 from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
+from lifelong.commands.bench_progress import progress
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
 from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
@@ -45,12 +45,13 @@ def run(
     attempt = secrets.token_hex(4)
 
     def settle(store: Store, wanted: Sequence[Job]) -> None:
-        if ray is not None:
-            from lifelong.adapters import ray as cluster
+        with progress(f"cells of {store.folder}", len(wanted), quiet=as_json) as tell:
+            if ray is not None:
+                from lifelong.adapters import ray as cluster
 
-            cluster.run(store, wanted, ray, attempt, data_root)
-        else:
-            _local(store, wanted, jobs, attempt, data_root, quiet=as_json)
+                cluster.run(store, wanted, ray, attempt, data_root, tell)
+            else:
+                _local(store, wanted, jobs, attempt, data_root, tell)
 
     if protocol != "conventional":
         grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
@@ -106,20 +107,13 @@ def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
     return tuple(s.partition(".")[2] if len(parts) == 1 else s for s in mine)
 
 
-def _local(store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, *, quiet: bool) -> None:
+def _local(
+    store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, tell: workers.Tell
+) -> None:
     command = [sys.executable, "-m", "lifelong.cli", "bench", "work", str(store.folder), "--attempt", attempt]
     if root is not None:
         command += ["--data-root", str(root)]
-    with Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left:"), TimeRemainingColumn(), console=tables.console, disable=quiet,
-    ) as display:  # fmt: skip
-        task = display.add_task(f"cells of {store.folder}", total=len(wanted))
-
-        def tell(done: int, _: int) -> None:
-            display.update(task, completed=done)
-
-        workers.crew(store, wanted, count, attempt, command, os.environ, tell)
+    workers.crew(store, wanted, count, attempt, command, os.environ, tell)
 
 
 def _tuned(

@@ -90,7 +90,7 @@ def test_a_run_killed_again_and_again_gives_the_same_files(tmp_path, monkeypatch
     """Kill -9 of the parent and its workers, each time after more cells were finished, in the search and after it."""
     pytest.importorskip("optuna")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    monkeypatch.setattr(bench, "_local", lambda store, jobs, _, attempt, root, **__: workers.work(store, jobs, attempt))
+    monkeypatch.setattr(bench, "_local", lambda store, jobs, _, attempt, *__: workers.work(store, jobs, attempt))
     common = {"protocol": "two-phase", "tune_on": None, "jobs": 1, "ray": None, "data_root": None, "as_json": True}
     job = {"settings": (), "model": "auto", "model_settings": (), "optimizer": "sgd", "lr": 0.05, "momentum": 0.0}
     bench.run(out=whole, flops=None, **GRID, **common, **job)

@@ -63,11 +63,13 @@ def _show(scenario: str, mine: Sequence[Mapping[str, Any]]) -> None:
         for name in ("p", "TFLOP", "CPU s"):
             table.add_column(name, justify="right")
         for row in done:
-            name = row["strategy"] if row["seeds"] == most else f"{row['strategy']} ({row['seeds']} seeds)"
+            name = row["strategy"] if row["seeds"] == most else f"{row['strategy']}*"
             spreads = [said(row["metrics"].get(metric)).replace(" ± 0.", " ±.") for metric in shown]
             table.add_row(name, *spreads, *_cost(row))
         tables.console.print(table)
     for row in mine:
+        if done and 0 < row["seeds"] < most:
+            tables.console.print(f"* {row['strategy']}: {row['seeds']} seeds")
         if row["note"]:
             tables.console.print(f"{scenario}: {row['strategy']}: {row['note']}")
         for kind in ("failed", "excluded"):
@@ -83,9 +85,12 @@ def compare(one: Path, other: Path, *, as_json: bool) -> bool:
     if as_json:
         tables.emit({"identical": same, "compared": count, "differences": found})
     elif found:
-        body = [[row["cell"], row["what"], row["metric"], f"{row['difference']:+.3g}"] for row in found]
-        columns = ["cell", "what", "metric that differs most", f"{other} minus {one}"]
-        tables.show(f"{len(found)} cells differ; {count} are finished in both", columns, body)
+        tables.console.print(
+            f"{len(found)} cells differ, {count} are finished in both; differences are {other} - {one}"
+        )
+        for row in found:
+            most = f"; most in {row['metric']}: {row['difference']:+.3g}" if row["metric"] else ""
+            tables.console.print(f"{row['cell']}: {row['what']}{most}", soft_wrap=True)
         for name, (before, after) in versions(ours, theirs).items():
             tables.console.print(f"{name}: {before} in {one}, {after} in {other}", soft_wrap=True)
     elif same:

@@ -89,6 +89,8 @@ def run(job: Job, root: Path | None = None) -> cell.Outcome:
     stream = cell.stream_of(job, root)
     if stream.kind in ("online", "task-il"):
         raise ConfigError(f"rows of avalanche are class-il, domain-il or data-il streams, got {stream.kind}")
+    if job.rehearsals is not None or job.memory is not None:
+        raise ConfigError("rows of avalanche can have a budget of operations only; leave --rehearsals and --memory out")
     with apart(job.seed):
         return cell.outcome(job, stream, lambda: _measure(job, name, stream))
 

@@ -101,6 +101,7 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
     benchmark = tensors_benchmark(train_tensors=sides[0], test_tensors=sides[1], task_labels=[0] * len(stream))
     counter = Counter(job.flops)
     strategy, answer = _made(job, name, stream, counter)
+    base = [_score(answer, x, y) for x, y in sides[1]] if name != "StreamingLDA" else None  # which knows nothing yet
     counter.wrap(strategy)
     matrix, flops, printed = AccuracyMatrix(len(stream)), [], {}
     for experience in benchmark.train_stream:
@@ -114,7 +115,8 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
     weights = sum(t.nbytes for t in strategy.model.state_dict().values())
     return {
         "matrix": matrix.state()["rows"],
-        "metrics": metrics.summary(matrix.learned),
+        "base": base,
+        "metrics": metrics.summary(matrix.learned, base),
         "avalanche": {key: float(value) for key, value in sorted(printed.items()) if isinstance(value, float)},
         "note": f"{NOTES[name]}; {HEAD}" if name in NOTES else HEAD,
         "counters": {"steps": counter.steps, "samples": fresh, "rehearsed": max(0, counter.presented - fresh)},

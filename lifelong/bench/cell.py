@@ -20,9 +20,10 @@ from lifelong.bench import calibration, metrics, prequential
 from lifelong.bench.job import Job
 from lifelong.bench.meter import Meter
 from lifelong.errors import ConfigError
+from lifelong.labels import LabelMap
 from lifelong.learning import Learner, Optim
 from lifelong.learning.checkpoint import pack
-from lifelong.models import build
+from lifelong.models import Classifier, build, outputs
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.streams.validation import validation
@@ -132,6 +133,7 @@ def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
 
 
 def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
+    base = untrained(build(_spec(job, stream), seed=job.seed), stream)
     meter, rows, flops = Meter(learner), [], []
     spent = ""
     for experience in stream:
@@ -140,11 +142,29 @@ def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
         flops.append(meter.total)
     return {
         "matrix": rows,
-        "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64)),
+        "base": base,
+        "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64), base),
         **_last(learner, stream),
         **_spending(learner, meter, spent),
         "flops_after": flops,
     }
+
+
+def untrained(model: Classifier, stream: Scenario) -> list[float]:
+    """Return what a fresh network with all columns has right of each experience: what transfer is compared with.
+
+    With task ids it chooses among the classes of the experience, as what was trained does.
+    """
+    labels, found = LabelMap(stream.classes), []
+    model.grow(len(labels))
+    for experience in stream:
+        right = total = 0
+        own = labels.encode(experience.classes if stream.kind == "task-il" else stream.classes)
+        for batch in experience.batches(1024, None, labels, test=True):
+            said = own[outputs(model, batch.x).logits[:, own].argmax(1)]
+            right, total = right + int((said == batch.y).sum()), total + len(batch)
+        found.append(right / max(total, 1))
+    return found
 
 
 def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:

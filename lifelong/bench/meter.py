@@ -2,7 +2,7 @@
 
 Counted in full: what a strategy does around an experience (`begin`, `prepare`, `end`: Fisher information, bases,
 means). Of the steps some are counted, and multiplied by samples, rehearsed ones included: the first of an experience,
-if it is one of the first few, if it brings new classes, or if at most one step in a hundred has been counted so far; of
+if it is one of the first few, if it brings new classes, or if at most one step in two hundred has been counted so far; of
 the first experience the second too (memories are empty before). That is exact for plain training, close where a step's
 cost changes within an experience, and costs at most 3 % of a run (benchmarks/speed/meter.py), a run of a strategy that
 trains a network anew around an experience excepted.
@@ -27,8 +27,8 @@ from lifelong.learning import Learner, Strategy
 from lifelong.types import Experience
 
 aten = torch.ops.aten
-FIRST = 4  # experiences of which a step is always counted: later ones do no other kind of work
-EVERY = 100  # steps for each that is counted
+FIRST = 3  # experiences of which a step is always counted: later ones do no other kind of work
+EVERY = 200  # steps for each that is counted
 HOOKS = ("begin", "prepare", "end")
 
 

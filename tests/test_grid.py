@@ -42,7 +42,16 @@ def test_jobs_are_read_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"protocol": "best"}, {"part": "all"}, {"flops": 0.0}, {"protocol": "two-phase"}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"protocol": "best"},
+        {"part": "all"},
+        {"flops": 0.0},
+        {"protocol": "two-phase"},
+        {"memory": 0},
+        {"rehearsals": 0},
+    ],
 )
 def test_a_job_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ConfigError, match="got"):
@@ -123,6 +132,37 @@ def test_a_budget_stops_learning_and_says_so():
     assert short["budget_spent"]
     assert free["flops"] / 4 <= short["flops"] < free["flops"] / 2
     assert short["counters"]["steps"] < free["counters"]["steps"] / 2
+
+
+def test_a_budget_of_rehearsals_stops_at_it():
+    """A step may be begun below it: one batch more, at most."""
+    found = cell.run(replace(SMALL, strategy="replay", rehearsals=500)).result
+    assert found["stopped_by"] == "rehearsals"
+    assert 500 <= found["counters"]["rehearsed"] < 500 + SMALL.batch_size
+
+
+@pytest.mark.parametrize("strategy", ["replay", "derpp"])
+def test_a_budget_of_memory_makes_the_memory_fit(strategy):
+    """As large as fits: never over it, and at least nine tenths of it are used."""
+    found = cell.run(replace(SMALL, strategy=strategy, memory=400_000)).result
+    assert not found["budget_spent"]
+    assert 0.9 * 400_000 < found["bytes"]["strategy"] <= 400_000
+
+
+def test_what_outgrows_its_memory_stops():
+    """EWC keeps two numbers for each weight: after the first experience it is over the budget."""
+    whole = cell.run(replace(SMALL, strategy="ewc")).result
+    found = cell.run(replace(SMALL, strategy="ewc", memory=10_000)).result
+    assert found["stopped_by"] == "memory"
+    assert found["counters"]["steps"] == whole["counters"]["steps"] // 2
+    named = cell.run(replace(SMALL, strategy="replay", settings=("capacity=500",), memory=10_000)).result
+    assert named["stopped_by"] == "memory"
+
+
+def test_budgets_that_say_nothing_leave_the_digest_of_a_job_alone():
+    assert not {"memory", "rehearsals"} & set(SMALL.plain())
+    assert replace(SMALL, memory=10).digest != SMALL.digest
+    assert Job.of(replace(SMALL, memory=10).plain()).memory == 10
 
 
 @pytest.mark.slow

@@ -89,6 +89,8 @@ def run(job: Job, root: Path | None = None) -> cell.Outcome:
     stream = cell.stream_of(job, root)
     if stream.kind in ("online", "task-il"):
         raise ConfigError(f"rows of avalanche are class-il, domain-il or data-il streams, got {stream.kind}")
+    if job.rehearsals is not None or job.memory is not None:
+        raise ConfigError("rows of avalanche can have a budget of operations only; leave --rehearsals and --memory out")
     with apart(job.seed):
         return cell.outcome(job, stream, lambda: _measure(job, name, stream))
 
@@ -99,6 +101,7 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
     benchmark = tensors_benchmark(train_tensors=sides[0], test_tensors=sides[1], task_labels=[0] * len(stream))
     counter = Counter(job.flops)
     strategy, answer = _made(job, name, stream, counter)
+    base = [_score(answer, x, y) for x, y in sides[1]] if name != "StreamingLDA" else None  # which knows nothing yet
     counter.wrap(strategy)
     matrix, flops, printed = AccuracyMatrix(len(stream)), [], {}
     for experience in benchmark.train_stream:
@@ -112,7 +115,8 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
     weights = sum(t.nbytes for t in strategy.model.state_dict().values())
     return {
         "matrix": matrix.state()["rows"],
-        "metrics": metrics.summary(matrix.learned),
+        "base": base,
+        "metrics": metrics.summary(matrix.learned, base),
         "avalanche": {key: float(value) for key, value in sorted(printed.items()) if isinstance(value, float)},
         "note": f"{NOTES[name]}; {HEAD}" if name in NOTES else HEAD,
         "counters": {"steps": counter.steps, "samples": fresh, "rehearsed": max(0, counter.presented - fresh)},

@@ -48,6 +48,8 @@ def bench() -> None:
 @click.option("--trials", default=8, show_default=True, help="Settings tried for each strategy, where it searches.")
 @click.option("--tune-on", metavar="SCENARIO", help="What two-phase searches on, instead of the known sibling.")
 @click.option("--flops", type=float, help="Budget of operations for each run: it stops learning when they are used up.")
+@click.option("--rehearsals", type=int, help="Budget of remembered samples trained on again, likewise.")
+@click.option("--memory", type=int, help="Budget of bytes kept beside the model: memories are made as large as fits.")
 @click.option("--jobs", default=2, show_default=True, help="Processes, of one thread each.")
 @click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto finds one, local starts one) instead.")
 @click.option(

@@ -55,6 +55,7 @@ bench: .venv/dev  ## Measure the training loop, the strategies and the gallery a
 	$(BIN)/python benchmarks/strategies.py --out benchmarks/results/strategies.json
 	$(BIN)/python benchmarks/gallery.py --out benchmarks/results/gallery.json
 	$(BIN)/python benchmarks/swap.py --out benchmarks/results/swap.json
+	$(BIN)/python benchmarks/grid.py --out benchmarks/results/grid.json
 
 bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
@@ -62,11 +63,8 @@ bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its
 claims: .venv/dev  ## What the methods promise, over five seeds on real data (30 minutes; needs the full data sets)
 	$(BIN)/python benchmarks/claims.py --out benchmarks/results/claims.json
 
-leaderboard: .venv/dev  ## Compare strategies over five seeds on two scenarios (an hour; needs the full data sets)
-	$(BIN)/lifelong bench run --out runs/leaderboard --seeds 5 --scenarios split-fmnist,permuted-fmnist \
-	    --strategies naive,replay,powerlaw,dkvb,trgp,cuber,simplex,nmc,slda,derpp,ewc,joint
-	mkdir -p benchmarks/results/leaderboard
-	cp runs/leaderboard/results.json runs/leaderboard/results.csv benchmarks/results/leaderboard/
+leaderboard: .venv/dev  ## Compare all strategies on seven scenarios, five seeds (an hour and a half; resumable; LIFELONG_DATA)
+	$(BIN)/python benchmarks/leaderboard.py run
 
 soak: .venv/dev  ## The long proofs: 20 kills of the trainer, 100 of the gallery, and the swaps under load
 	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak.json

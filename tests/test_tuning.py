@@ -1,11 +1,14 @@
 """Nothing is tuned on what it is judged on, all get as many trials, and a record says where settings come from."""
 
+import numpy as np
 import pytest
 import torch
 
 from lifelong import compose
-from lifelong.bench import overlap, tuning
+from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
+from lifelong.bench.store import Store
+from lifelong.commands import bench, bench_report
 from lifelong.errors import ConfigError
 from lifelong.streams.parts import from_data
 from lifelong.streams.scenarios import SCENARIOS, class_incremental, permuted, scenario
@@ -52,11 +55,40 @@ def test_streams_of_another_shape_are_refused():
     overlap.refuse_unlike(class_incremental(data(0), 2), class_incremental(data(1), 2))
 
 
-def test_test_samples_among_training_samples_are_counted():
+def test_test_samples_among_training_samples_are_named():
+    """By the ids that both have; another order of the same values is another sample here."""
     clean = data(0)
-    assert overlap.leaked(class_incremental(clean, 2)) == 0
+    assert overlap.leaked(class_incremental(clean, 2)) == []
     clean.test.x[0] = clean.train.x[5]
-    assert overlap.leaked(class_incremental(clean, 2)) == 1
+    clean.test.x[1] = clean.train.x[6].flip(0)
+    pair = (int(clean.train.ids[5]), int(clean.test.ids[0]))
+    for stream in (class_incremental(clean, 2), permuted(clean, 3)):
+        assert overlap.leaked(stream) == [pair]
+    assert overlap.report(class_incremental(clean, 2)) == {"leaked": 1, "train_and_test_ids": [list(pair)]}
+
+
+@pytest.mark.slow  # draws a report
+def test_a_leak_is_said_and_written_into_the_provenance(tmp_path, capsys):
+    """A user's file with one test image out of the training part; what cannot be read says so."""
+    pytest.importorskip("jinja2")
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 256, (40, 4, 4), dtype=np.uint8), np.arange(40) % 4
+    held = random.integers(0, 256, (8, 4, 4), dtype=np.uint8)
+    held[3] = x[17]
+    np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=held, y_test=y[:8])
+    name = f"split:{tmp_path / 'own.npz'}"
+    jobs = [
+        Job(scenario=name, strategy="nmc", options={"experiences": 2}),
+        Job(scenario="split:no.npz", strategy="nmc"),
+    ]
+    found = bench._leaks(jobs, None)
+    assert found[name] == {"leaked": 1, "train_and_test_ids": [[17, 43]]}
+    assert "no file" in found["split:no.npz"]["reason"]
+    assert "1 test samples are training samples too, such as 43, which is 17" in capsys.readouterr().err
+    store = Store.create(tmp_path / "grid", jobs[:1], {"protocol": "conventional", "leaks": found})
+    workers.work(store, jobs[:1], "a")
+    bench_report.write(store)
+    assert "ids (training, test): [[17, 43]]" in (tmp_path / "grid" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("on", [("split-mnist10k", {}), None], ids=["two-phase", "first-task"])

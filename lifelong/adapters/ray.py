@@ -10,12 +10,15 @@ from lifelong import files
 from lifelong.bench import cell
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
+from lifelong.bench.workers import Tell
 from lifelong.errors import ConfigError
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def run(store: Store, wanted: Sequence[Job], address: str, attempt: str, root: Path | None) -> None:
+def run(
+    store: Store, wanted: Sequence[Job], address: str, attempt: str, root: Path | None, tell: Tell = lambda *_: None
+) -> None:
     """Run what is not settled of `wanted` as Ray tasks of one core each, and keep what they give in `store`.
 
     Args:
@@ -24,6 +27,7 @@ def run(store: Store, wanted: Sequence[Job], address: str, attempt: str, root: P
         address: Of a running cluster, `auto` to find it, or `local` to start one on this machine for this call.
         attempt: What failed in this attempt is not tried again in it.
         root: Data root; the same path must hold the data on every machine.
+        tell: Called with what is done, whenever a cell is.
 
     Raises:
         ConfigError: Ray is not installed, or no cluster answers.
@@ -47,9 +51,11 @@ def run(store: Store, wanted: Sequence[Job], address: str, attempt: str, root: P
             if not store.settled(job, attempt)
         }
         while left:
+            tell(len(wanted) - len(left), len(wanted))
             done, _ = ray.wait(list(left))
             for reference in done:
                 _keep(store, left.pop(reference), reference, attempt)
+        tell(len(wanted), len(wanted))
     finally:
         ray.shutdown()
 

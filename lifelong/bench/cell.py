@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import inspect
+import math
 import platform
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
 import torch
 from torch import nn
 
-from lifelong import compose
+from lifelong import compose, plugins
 from lifelong.bench import calibration, metrics, prequential
 from lifelong.bench.job import Job
 from lifelong.bench.meter import Meter
 from lifelong.errors import ConfigError
+from lifelong.labels import LabelMap
 from lifelong.learning import Learner, Optim
 from lifelong.learning.checkpoint import pack
-from lifelong.models import build
+from lifelong.models import Classifier, build, outputs
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.streams.validation import validation
@@ -34,8 +39,11 @@ class Outcome(NamedTuple):
     cost: dict[str, Any]
 
 
+ROOM = 16_384  # bytes that a strategy keeps beside its samples: generators, counts
+
+
 class _Spent(Exception):
-    """The budget of operations is used up."""
+    """A budget, which is named, is used up."""
 
 
 def run(job: Job, root: Path | None = None) -> Outcome:
@@ -49,22 +57,34 @@ def run(job: Job, root: Path | None = None) -> Outcome:
         ConfigError: The strategy is not meant for this scenario, or an argument is refused.
     """
     torch.set_num_threads(1)
-    stream = _stream(job, root)
+    library, colon, _ = job.strategy.partition(":")
+    if colon:
+        found: Outcome = plugins.find("runner", library)(job, root)
+        return found
+    stream = stream_of(job, root)
     learner = _learner(job, stream)
+    return outcome(job, stream, lambda: (_matrix if "boundaries" in stream.provides else _online)(job, learner, stream))
+
+
+def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -> Outcome:
+    """Call `measure`, and return what it gives with what `job` is and what it cost."""
     wall, cpu = time.perf_counter(), time.process_time()
-    found = _online(job, learner, stream) if "boundaries" not in stream.provides else _matrix(job, learner, stream)
+    found = measure()
     cost = {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "lifelong": importlib.metadata.version("lifelong"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
         "machine": platform.machine(),
     }
     return Outcome({"job": job.plain(), "digest": job.digest, "signature": stream.signature, **found}, cost)
 
 
-def _stream(job: Job, root: Path | None) -> Scenario:
+def stream_of(job: Job, root: Path | None) -> Scenario:
+    """Return the part of the scenario that `job` is measured on."""
     stream = make_scenario(job.scenario, root, job.seed, **job.options)
     if job.part == "test":
         return stream
@@ -75,18 +95,34 @@ def _stream(job: Job, root: Path | None) -> Scenario:
 
 
 def _learner(job: Job, stream: Scenario) -> Learner:
-    made = compose.strategy(job.strategy, job.settings)
+    made = compose.strategy(job.strategy, _settings(job, stream))
     made.needs.refuse_unless(stream.kind, stream.provides, job.strategy)
     optim = Optim(name=job.optimizer, lr=job.lr, momentum=job.momentum)
     model = build(_spec(job, stream), seed=job.seed)
     return Learner(model, made, optim=optim, batch_size=job.batch_size, seed=job.seed, setting=stream)
 
 
-def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
+def _settings(job: Job, stream: Scenario) -> tuple[str, ...]:
+    """Return the job's settings, with capacities that fit its budget of memory where they say none."""
+    names = job.strategy.split("+")
+    keep = [name for name in names if "capacity" in inspect.signature(plugins.find("strategy", name)).parameters]
+    if job.memory is None or not keep or any("capacity=" in setting for setting in job.settings):
+        return job.settings
+    sample = 4 * math.prod(shape_of(stream)) + 4 * len(stream.classes) + 24  # values, logits, label, id and task
+    each = max(1, (job.memory // len(keep) - ROOM) // sample)
+    return job.settings + tuple(f"{name}.capacity={each}" for name in keep)
+
+
+def shape_of(stream: Scenario) -> tuple[int, ...]:
+    """Return the shape of one sample of `stream`, whose experiences must be batches."""
     first = stream[0].train
     if not isinstance(first, Batch):
-        raise ConfigError(f"{job.scenario} does not come in batches; cut it with lifelong.streams")
-    shape = tuple(first.x.shape[1:])
+        raise ConfigError(f"{stream.name} does not come in batches; cut it with lifelong.streams")
+    return tuple(first.x.shape[1:])
+
+
+def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
+    shape = shape_of(stream)
     if job.model != "auto":
         return compose.model_spec(job.model, shape, job.strategy, job.model_settings)
     return compose.model_spec("mlp" if _trains_backbone(job, shape) else "identity", shape, job.strategy)
@@ -101,57 +137,85 @@ def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
 
 
 def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
+    base = untrained(build(_spec(job, stream), seed=job.seed), stream)
     meter, rows, flops = Meter(learner), [], []
-    spent = False
+    spent = ""
     for experience in stream:
-        spent = spent or not _fit(job, meter, experience)
+        spent = spent or _fit(job, meter, learner, experience)
         rows.append([learner.score(e) for e in stream])
         flops.append(meter.total)
     return {
         "matrix": rows,
-        "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64)),
+        "base": base,
+        "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64), base),
         **_last(learner, stream),
         **_spending(learner, meter, spent),
         "flops_after": flops,
     }
 
 
+def untrained(model: Classifier, stream: Scenario) -> list[float]:
+    """Return what a fresh network with all columns has right of each experience: what transfer is compared with.
+
+    With task ids it chooses among the classes of the experience, as what was trained does.
+    """
+    labels, found = LabelMap(stream.classes), []
+    model.grow(len(labels))
+    for experience in stream:
+        right = total = 0
+        own = labels.encode(experience.classes if stream.kind == "task-il" else stream.classes)
+        for batch in experience.batches(1024, None, labels, test=True):
+            said = own[outputs(model, batch.x).logits[:, own].argmax(1)]
+            right, total = right + int((said == batch.y).sum()), total + len(batch)
+        found.append(right / max(total, 1))
+    return found
+
+
 def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
     meter = Meter(learner)
-    spent = False
+    spent = ""
 
     def fit(experience: Experience) -> None:
         nonlocal spent
-        spent = spent or not _fit(job, meter, experience)
+        spent = spent or _fit(job, meter, learner, experience)
 
     found = prequential.run(learner, stream, fit)
     shares = {name: found.pop(name) for name in ("prequential", "majority", "no_change")}
     return {"metrics": shares, "online": found, **_spending(learner, meter, spent)}
 
 
-def _fit(job: Job, meter: Meter, experience: Experience) -> bool:
-    """Learn, and return whether the budget was enough."""
+def _fit(job: Job, meter: Meter, learner: Learner, experience: Experience) -> str:
+    """Learn, and return the name of the budget that is used up, nothing where none is."""
 
     def within() -> None:
         if job.flops is not None and meter.total >= job.flops:
-            raise _Spent
+            raise _Spent("flops")
+        if job.rehearsals is not None and learner.counters["rehearsed"] >= job.rehearsals:
+            raise _Spent("rehearsals")
 
     try:
         meter.fit(experience, job.epochs, within)
-    except _Spent:
-        return False
-    return True
+    except _Spent as spent:
+        return str(spent)
+    number = experience.index
+    looked = number % 100 == 0 or number < 100  # a long stream of small experiences is not weighed after each
+    return "memory" if job.memory is not None and looked and _kept(learner) > job.memory else ""
 
 
-def _spending(learner: Learner, meter: Meter, spent: bool) -> dict[str, Any]:
-    tensors, _ = pack(learner.strategy.state())
+def _kept(learner: Learner) -> int:
+    """Return the bytes that the strategy keeps."""
+    return sum(t.nbytes for t in pack(learner.strategy.state())[0].values())
+
+
+def _spending(learner: Learner, meter: Meter, spent: str) -> dict[str, Any]:
     weights = sum(t.nbytes for t in learner.model.state_dict().values())
     return {
         "counters": dict(learner.counters),
         "flops": meter.total,
         "flops_around": meter.around,
-        "budget_spent": spent,
-        "bytes": {"model": weights, "strategy": sum(t.nbytes for t in tensors.values())},
+        "budget_spent": bool(spent),
+        **({"stopped_by": spent} if spent else {}),
+        "bytes": {"model": weights, "strategy": _kept(learner)},
     }
 
 

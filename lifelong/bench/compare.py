@@ -7,12 +7,14 @@ from typing import Any
 
 from lifelong import files
 from lifelong.bench.store import Store
+from lifelong.bench.tables import ran_on
 
 
 def differences(one: Store, other: Store) -> list[dict[str, Any]]:
     """Return a row for each cell that is not the same in both: `key`, `what`, and the largest difference of a metric.
 
-    A cell is the same if all that its job gives is, bit for bit; costs (seconds, memory) do not count.
+    The difference is `other` minus `one`. A cell is the same if all that its job gives is, bit for bit; costs (seconds,
+    memory) do not count.
     """
     ours = {job.key: job for job in one.jobs()}
     theirs = {job.key: job for job in other.jobs()}
@@ -31,6 +33,23 @@ def differences(one: Store, other: Store) -> list[dict[str, Any]]:
         elif files.canonical_json(a) != files.canonical_json(b):
             rows.append(_row(key, "other results for the same job", _largest(a, b)))
     return rows
+
+
+def finished(one: Store, other: Store) -> int:
+    """Return how many cells both grids have a result of: only those can be the same."""
+    theirs = {job.key: job for job in other.jobs()}
+    return sum(
+        one.result(job) is not None and other.result(theirs[job.key]) is not None
+        for job in one.jobs()
+        if job.key in theirs
+    )
+
+
+def versions(one: Store, other: Store) -> dict[str, tuple[str, str]]:
+    """Return what the finished cells of the two ran on, by name, where it is not the same."""
+    ours, theirs = (ran_on(store) for store in (one, other))
+    said = {name: (", ".join(ours[name]), ", ".join(theirs[name])) for name in ours}
+    return {name: pair for name, pair in said.items() if pair[0] != pair[1]}
 
 
 def _row(key: str, what: str, largest: tuple[str, float] | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from lifelong import files
 from lifelong.errors import ConfigError
 
 PROTOCOLS = ("conventional", "two-phase", "first-task")
+LATER = ("rehearsals", "memory")  # left out where they say nothing: a job is named by the digest of its fields
 PARTS = ("test", "validation", "first-task")
 
 
@@ -38,6 +39,9 @@ class Job:
             them: they measure on training samples held out.
         label: What tells it from other jobs of the same scenario, strategy and seed, in its key.
         flops: Budget of floating-point operations for training; it stops when they are used up. None is no limit.
+        rehearsals: Budget of remembered samples that are trained on again, likewise.
+        memory: Budget of what the strategy keeps beside the model, in bytes: a memory of samples is made as large as
+            fits, unless `settings` say how large; what still outgrows it stops learning.
 
     Raises:
         ConfigError: A value is refused.
@@ -60,6 +64,8 @@ class Job:
     part: str = "test"
     label: str = ""
     flops: float | None = None
+    rehearsals: int | None = None
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS or self.part not in PARTS:
@@ -73,13 +79,15 @@ class Job:
             )
         if self.flops is not None and not self.flops > 0:
             raise ConfigError(f"a budget of operations is above 0, got {self.flops}")
+        if any(budget is not None and budget < 1 for budget in (self.rehearsals, self.memory)):
+            raise ConfigError(f"budgets are at least 1, got rehearsals={self.rehearsals} and memory={self.memory}")
         if self.part == "test" and self.protocol != "conventional" and not self.tuned:
             raise ConfigError(f"{self.protocol} needs settings that were tuned, got none; use lifelong.bench.tuning")
 
     @property
     def key(self) -> str:
         """Return `scenario/strategy/seed`, or with the label instead of the seed, fit for a path."""
-        return f"{_safe(self.scenario)}/{_safe(self.strategy)}/{_safe(self.label) or self.seed}"
+        return f"{safe(self.scenario)}/{safe(self.strategy)}/{safe(self.label) or self.seed}"
 
     @property
     def digest(self) -> str:
@@ -88,7 +96,8 @@ class Job:
 
     def plain(self) -> dict[str, Any]:
         """Return all fields as JSON values; `Job.of` reads them."""
-        return {**asdict(self), "settings": list(self.settings), "model_settings": list(self.model_settings)}
+        told = {**asdict(self), "settings": list(self.settings), "model_settings": list(self.model_settings)}
+        return {key: value for key, value in told.items() if key not in LATER or value is not None}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Job:
@@ -106,7 +115,7 @@ class Job:
             ) from error
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
     """Return `name` as a file name, with another one for each other name."""
     plain = re.sub(r"[^A-Za-z0-9_.+-]", "_", name)
     return plain if plain == name else f"{plain}-{files.digest(name.encode())[:8]}"

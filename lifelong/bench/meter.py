@@ -1,8 +1,11 @@
 """Operations of a whole run, counted on a few steps and multiplied: counting all would take eight times as long.
 
 Counted in full: what a strategy does around an experience (`begin`, `prepare`, `end`: Fisher information, bases,
-means). Of the steps of an experience the first is counted, of the first experience the second too (memories are empty
-before), and multiplied by samples: exact for plain training, close where a step's cost changes within an experience.
+means). Of the steps some are counted, and multiplied by samples, rehearsed ones included: the first of an experience,
+if it is one of the first few, if it brings new classes, or if at most one step in two hundred has been counted so far; of
+the first experience the second too (memories are empty before). That is exact for plain training, close where a step's
+cost changes within an experience, and costs at most 3 % of a run (benchmarks/speed/meter.py), a run of a strategy that
+trains a network anew around an experience excepted.
 
 Source: torch's formulas for matrix products and convolutions (`torch.utils.flop_counter`), which has none for
 decompositions, distances and sorting: those are added here, by the usual leading terms.
@@ -12,6 +15,7 @@ Differs: nothing is known of NumPy, SciPy and FAISS, nor of samples that are com
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, final
 
 import torch
@@ -19,10 +23,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lifelong.learning import Learner
+from lifelong.learning import Learner, Strategy
 from lifelong.types import Experience
 
 aten = torch.ops.aten
+FIRST = 3  # experiences of which a step is always counted: later ones do no other kind of work
+EVERY = 200  # steps for each that is counted
+HOOKS = ("begin", "prepare", "end")
 
 
 def svd_flops(rows: int, columns: int) -> int:
@@ -63,6 +70,19 @@ EXTRA: Mapping[Any, Callable[..., int]] = {
 }
 
 
+@cache
+def _formula(operation: Any) -> Callable[..., int] | None:  # noqa: ANN401
+    """Return what tells the operations of a call of `operation`, None if it has none that count."""
+    packet = operation._overloadpacket
+    if packet in EXTRA:
+        extra = EXTRA[packet]
+        return lambda args, _, __: extra(*args)
+    if packet not in flop_registry:
+        return None
+    known = flop_registry[packet]
+    return lambda args, kwargs, out: int(known(*args, **kwargs, out_val=out))
+
+
 @final
 class Operations(TorchDispatchMode):
     """While entered, adds up the floating-point operations of what torch computes."""
@@ -73,11 +93,9 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
         out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        if packet in EXTRA:
-            self.total += EXTRA[packet](*args)
-        elif packet in flop_registry:
-            self.total += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
+        formula = _formula(func)
+        if formula is not None:
+            self.total += formula(args, kwargs or {}, out)
         return out
 
 
@@ -97,37 +115,50 @@ class Meter:
         self._learner = learner
         self.total = self.around = 0.0
         self._mode: Operations | None = None
-        self._each = 0.0  # operations per new sample
-        self._step = self._samples = 0
-        for hook in ("begin", "prepare", "end"):
-            setattr(learner.strategy, hook, self._counted(getattr(learner.strategy, hook)))
+        self._each = 0.0  # operations per sample, new or rehearsed
+        self._step = self._seen = self._steps = self._measured = 0
+        for hook in HOOKS:
+            if getattr(type(learner.strategy), hook) is not getattr(Strategy, hook):
+                setattr(learner.strategy, hook, self._counted(getattr(learner.strategy, hook)))
 
     def fit(self, experience: Experience, epochs: int, on_step: Callable[[], None] | None = None) -> None:
         """Let the learner learn `experience`, and count."""
-        self._step, self._samples = 0, self._learner.counters["samples"]
+        self._step, self._seen = 0, self._presented()
 
         def stepped() -> None:
             self._stepped()
             if on_step:
                 on_step()
 
-        self._enter()
+        if self._due(experience):
+            self._enter()
         try:
             self._learner.fit(experience, epochs, on_step=stepped)
         finally:
             self._leave()
 
+    def _due(self, experience: Experience) -> bool:
+        """Whether the first step of `experience` is to be counted."""
+        labels = self._learner.labels
+        if experience.index < FIRST or self._measured * EVERY <= self._steps:
+            return True
+        return any(label not in labels for label in experience.classes)
+
+    def _presented(self) -> int:
+        counters = self._learner.counters
+        return counters["samples"] + counters["rehearsed"]
+
     def _stepped(self) -> None:
-        samples = self._learner.counters["samples"] - self._samples
-        self._samples += samples
+        samples = self._presented() - self._seen
+        self._seen += samples
         spent = self._leave()
-        if spent is not None and samples:
-            self._each = spent / samples
-            self.total += spent
-        elif samples:
-            self.total += self._each * samples
-        self._step += bool(samples)
-        if samples and self._step == 1 and self._learner.position["experience"] == 0:
+        if not samples:  # the end of the experience
+            return
+        if spent is not None:
+            self._each, self._measured = spent / samples, self._measured + 1
+        self.total += self._each * samples
+        self._step, self._steps = self._step + 1, self._steps + 1
+        if self._step == 1 and self._learner.position["experience"] == 0:
             self._enter()
 
     def _enter(self) -> None:

@@ -1,13 +1,15 @@
 """Whether two streams share samples: nothing may be tuned on what it is judged on.
 
-Samples are compared by the SHA-256 of their numbers in order and in sorted order: the second also finds an image whose
-pixels were put into another order, as permuted scenarios do.
+Samples are compared by the SHA-256 of their numbers. Between two streams these are sorted first: that also finds an
+image whose pixels were put into another order, as permuted scenarios do. Within one stream they are taken as
+they stand.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 
@@ -16,9 +18,10 @@ from lifelong.streams.scenario import Scenario
 from lifelong.types import Batch
 
 
-def fingerprints(x: Tensor) -> list[bytes]:
-    """Return 32 bytes for each of the samples `[N, ...]`: equal for equal numbers, in whatever order they stand."""
-    rows = x.reshape(len(x), -1).sort(1).values.contiguous().cpu().numpy()
+def fingerprints(x: Tensor, *, ordered: bool = False) -> list[bytes]:
+    """Return 32 bytes for each sample of `[N, ...]`: equal for equal numbers, in whatever order unless `ordered`."""
+    flat = x.reshape(len(x), -1)
+    rows = (flat if ordered else flat.sort(1).values).contiguous().cpu().numpy()
     return [hashlib.sha256(row.tobytes()).digest() for row in rows]
 
 
@@ -58,7 +61,7 @@ def refuse_shared(tuned_on: Scenario, judged_on: Scenario) -> None:
 
 
 def refuse_unlike(tuned_on: Scenario, judged_on: Scenario) -> None:
-    """Raise `ConfigError` unless both streams have one signature: kind, experiences and classes of each."""
+    """Raise `ConfigError` unless both have one signature: kind and classes of each experience (online: of all)."""
     ours, theirs = _shape(judged_on), _shape(tuned_on)
     if ours != theirs:
         raise ConfigError(
@@ -68,6 +71,8 @@ def refuse_unlike(tuned_on: Scenario, judged_on: Scenario) -> None:
 
 
 def _shape(stream: Scenario) -> tuple[str, list[int]]:
+    if stream.kind == "online":  # how many experiences there are is a matter of how many samples there are
+        return stream.kind, [len(stream.classes)]
     return stream.kind, [len(e.classes) for e in stream]
 
 
@@ -75,9 +80,29 @@ def _said(shape: tuple[str, Iterable[int]]) -> str:
     return f"{shape[0]} with {', '.join(map(str, shape[1]))} classes"
 
 
-def leaked(stream: Scenario) -> int:
-    """Return how many different test samples of `stream` are among its training samples too."""
-    train = [fingerprints(e.train.x.float()) for e in stream if isinstance(e.train, Batch)]
-    seen = set().union(*map(set, train)) if train else set()
-    tests = {f for e in stream if isinstance(e.test, Batch) for f in fingerprints(e.test.x.float())}
-    return len(seen & tests)
+def leaked(stream: Scenario) -> list[tuple[int, int]]:
+    """Return the test samples of `stream` that are among its training samples too, as ids: (training, test), ascending.
+
+    Of equal training samples the first is named. Where every experience shows the same samples in another way, one
+    experience is looked at; what is read lazily is not.
+    """
+    again = stream.options.get("change") in ("permuted", "rotated")
+    parts = [(e.train, e.test) for e in (stream.experiences[:1] if again else stream)]
+    trained: dict[bytes, int] = {}
+    for train, _ in parts:
+        if isinstance(train, Batch):
+            for found, number in zip(fingerprints(train.x, ordered=True), train.ids.tolist(), strict=True):
+                trained.setdefault(found, number)
+    pairs, done = set(), set()
+    for _, test in parts:
+        if isinstance(test, Batch) and id(test) not in done:  # all experiences may share one
+            done.add(id(test))
+            named = zip(fingerprints(test.x, ordered=True), test.ids.tolist(), strict=True)
+            pairs |= {(trained[found], number) for found, number in named if found in trained}
+    return sorted(pairs)
+
+
+def report(stream: Scenario, most: int = 20) -> dict[str, Any]:
+    """Return how many test samples are `leaked`, and the ids of the first of them, as plain values."""
+    pairs = leaked(stream)
+    return {"leaked": len(pairs), "train_and_test_ids": [list(pair) for pair in pairs[:most]]}

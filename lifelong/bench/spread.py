@@ -68,6 +68,23 @@ def holm(ps: Sequence[float]) -> list[float]:
     return out
 
 
+def said(value: Spread | Sequence[float] | None) -> str:
+    """Return `0.812 ± 0.010`, or nothing."""
+    if value is None:
+        return ""
+    mean, sd = value[0], value[1]
+    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
+
+
+def chance(p: float) -> str:
+    """Return a p-value for people; nothing for NaN.
+
+    >>> [chance(p) for p in (0.0312, 0.0000004, float("nan"))]
+    ['0.031', '<0.001', '']
+    """
+    return "" if math.isnan(p) else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _student() -> Any:  # noqa: ANN401 - SciPy has no types
     try:
         from scipy.stats import t

@@ -11,6 +11,7 @@ from lifelong.bench.spread import holm, paired, spread
 from lifelong.bench.store import Store
 
 LEADING = ("acc_final", "prequential")  # what strategies are ranked and tested by
+SHOWN = ("acc_final", "acc_avg_incremental", "bwt_gem", "prequential", "majority", "no_change")  # to people
 
 
 def cells(store: Store) -> list[dict[str, Any]]:
@@ -44,13 +45,21 @@ def standings(store: Store) -> list[dict[str, Any]]:
     """Return one row for each strategy on each scenario, the best first: spreads of its metrics, and how it compares.
 
     `p` is that of a paired t-test of the leading metric against the best strategy of the scenario, corrected for the
-    number of strategies (Holm); `failed` and `excluded` say how many seeds gave nothing, `reason` the first reason.
+    number of strategies (Holm); `failed`, `excluded` and `missing` (not run yet) say how many seeds gave nothing,
+    `reason` the first reason.
     """
     rows: list[dict[str, Any]] = []
     jobs = store.jobs()
     for scenario in dict.fromkeys(job.scenario for job in jobs):
         rows += _ranked([job for job in jobs if job.scenario == scenario], store)
     return rows
+
+
+def ran_on(store: Store) -> dict[str, list[str]]:
+    """Return by name the versions that the finished cells ran on."""
+    costs = [store.cost(job) for job in store.jobs() if store.result(job)]
+    names = ("lifelong", "python", "torch", "numpy", "machine")
+    return {name: sorted({str(cost[name]) for cost in costs if name in cost} or {"unknown"}) for name in names}
 
 
 def _ranked(jobs: Sequence[Job], store: Store) -> list[dict[str, Any]]:
@@ -76,8 +85,9 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         "scenario": first.scenario, "strategy": first.strategy, "protocol": first.protocol, "seeds": len(found),
         "failed": sum(f["kind"] == "failed" for f in failures),
         "excluded": sum(f["kind"] == "excluded" for f in failures),
+        "missing": len(group) - len(found) - len(failures),
         "reason": failures[0]["reason"] if failures else "", "lr": first.lr, "settings": " ".join(first.settings),
-        "tuned": dict(first.tuned), "metrics": {}, "values": {}, "leading": "", "p": math.nan,
+        "tuned": dict(first.tuned), "metrics": {}, "values": {}, "leading": "", "p": math.nan, "note": "",
     }  # fmt: skip
     if found:
         results = [result for _, result in found]
@@ -90,7 +100,7 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         row["state_bytes"] = spread([float(sum(r["bytes"].values())) for r in results])
         row["seconds"] = spread([c.get("cpu_seconds", math.nan) for c in costs])
         row["matrix"] = _mean_matrix(results)
-        row["online"] = results[0].get("online")
+        row["online"], row["note"] = results[0].get("online"), results[0].get("note", "")
     return row
 
 

@@ -46,16 +46,25 @@ SPACES: Mapping[str, Mapping[str, Range]] = {
     "slda": {"shrinkage": Range(1e-4, 0.5)},
     "ridge": {"ridge": Range(1e-2, 1e4)},
 }
+_CUTS = ("split-{}-seeded", "rotated-{}", "fewshot-{}", "blurry-{}", "lite0-{}", "lite2-{}")
 # What a scenario's settings are searched on: another data set, cut the same way.
 SIBLINGS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "split-fmnist": ("split-mnist10k", {}),
     "permuted-fmnist": ("permuted-mnist10k", {"experiences": 5}),
     "permuted-fmnist-tasks": ("permuted-mnist10k-tasks", {}),
-    "split-mnist10k": ("split-fmnist", {}),
-    "permuted-mnist10k": ("permuted-fmnist", {"experiences": 10}),
-    "permuted-mnist10k-tasks": ("permuted-fmnist-tasks", {}),
-    "split-digits": ("split-fmnist", {}),
     "split-fmnist-small": ("split-digits", {}),
+    "permuted-fmnist-small": ("permuted-mnist10k", {"experiences": 5}),
+    "permuted-fmnist-tasks-small": ("permuted-mnist10k-tasks", {}),
+    "split-mnist10k": ("split-fmnist-small", {}),  # the packaged part: as many samples, and nothing to download
+    "permuted-mnist10k": ("permuted-fmnist-small", {"experiences": 10}),
+    "permuted-mnist10k-tasks": ("permuted-fmnist-tasks-small", {}),
+    "split-digits": ("split-fmnist-small", {}),
+    "permuted-digits": ("permuted-fmnist-small", {"experiences": 10}),
+    "rotated-digits": ("rotated-fmnist-small", {}),
+    "online-elec-scaled": ("online-weather-scaled", {}),
+    "online-weather-scaled": ("online-elec-scaled", {}),
+    **{cut.format("fmnist") + part: (cut.format("mnist10k"), {}) for cut in _CUTS for part in ("", "-small")},
+    **{cut.format("mnist10k"): (cut.format("fmnist") + "-small", {}) for cut in _CUTS},
 }
 
 
@@ -67,7 +76,8 @@ def sibling(scenario: str) -> tuple[str, dict[str, Any]]:
     """
     if scenario not in SIBLINGS:
         raise ConfigError(
-            f"no scenario is known to tune {scenario} on; name one with --tune-on, or choose --protocol first-task"
+            f"no scenario is known to search settings for {scenario} on; name one with --tune-on, or choose --protocol "
+            "first-task or conventional"
         )
     name, options = SIBLINGS[scenario]
     return name, dict(options)
@@ -85,6 +95,7 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
     if count < 1:
         raise ConfigError(f"a search takes at least 1 trial, got {count}")
     scenario, options = on or (job.scenario, job.options)
+    cut = f"-{files.digest(files.canonical_json(dict(options)))[:8]}" if options else ""
     made = []
     for number, values in enumerate(_draws(_space(job.strategy), count, seed)):
         lr = values.pop("lr")
@@ -97,7 +108,7 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
                 settings=job.settings + settings,
                 lr=lr,
                 seed=seed,
-                label=f"trial-{number}",
+                label=f"trial-{number}{cut}",
                 part="validation" if on else "first-task",
                 protocol="conventional",
                 tuned={},

@@ -14,6 +14,7 @@ from lifelong.bench.store import Store
 from lifelong.errors import ConfigError, LifelongError, Locked
 
 POLL = 0.2  # seconds
+SHARE = 20.0  # looking at a large grid takes time from those who work: at most one part in this many
 STILLBORN = 3
 Tell = Callable[[int, int], None]  # how many cells are settled, of how many
 
@@ -68,7 +69,11 @@ def crew(
     running: list[subprocess.Popen[bytes]] = []
     left, spared = list(jobs), STILLBORN  # ends of processes that had taken no cell
     try:
-        while left := [job for job in left if not store.settled(job, attempt)]:
+        while True:
+            begun = time.monotonic()
+            left = [job for job in left if not store.settled(job, attempt)]
+            if not left:
+                break
             for process in [p for p in running if p.poll() is not None]:
                 running.remove(process)
                 if process.returncode and not _blamed(store, left, process, attempt):
@@ -79,7 +84,7 @@ def crew(
             if len(running) < count and (free := sum(not store.taken(job) for job in left)):
                 running += [subprocess.Popen(list(command), env=told) for _ in range(min(count - len(running), free))]
             tell(len(jobs) - len(left), len(jobs))
-            time.sleep(POLL)
+            time.sleep(max(POLL, SHARE * (time.monotonic() - begun)))
         tell(len(jobs), len(jobs))
     finally:
         for process in running:

@@ -10,15 +10,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+import click
 
-from lifelong import compose
+from lifelong import compose, plugins
 from lifelong.bench import overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
-from lifelong.errors import ConfigError, UnknownName
-from lifelong.streams.scenarios import SCENARIOS
+from lifelong.commands.bench_progress import progress
+from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
 Run = Callable[[Store, Sequence[Job]], None]
@@ -44,19 +45,23 @@ def run(
     attempt = secrets.token_hex(4)
 
     def settle(store: Store, wanted: Sequence[Job]) -> None:
-        if ray is not None:
-            from lifelong.adapters import ray as cluster
+        with progress(f"cells of {store.folder}", len(wanted), quiet=as_json) as tell:
+            if ray is not None:
+                from lifelong.adapters import ray as cluster
 
-            cluster.run(store, wanted, ray, attempt, data_root)
-        else:
-            _local(store, wanted, jobs, attempt, data_root, quiet=as_json)
+                cluster.run(store, wanted, ray, attempt, data_root, tell)
+            else:
+                _local(store, wanted, jobs, attempt, data_root, tell)
 
     if protocol != "conventional":
         grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
-    store = Store.create(out, grid, {"protocol": protocol, "trials": trials if protocol != "conventional" else 0})
+    about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
+    store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
     settle(store, grid)
     bench_report.write(store)
     bench_report.show(out, as_json=as_json)
+    if not as_json:
+        tables.console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return not any((failure := store.failure(job)) and failure["kind"] == "failed" for job in grid)
 
 
@@ -72,11 +77,10 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
     settings: Sequence[str] = common["settings"]
     found = []
     for scenario in (name.strip() for name in scenarios):
-        if scenario not in SCENARIOS:
-            raise UnknownName.among("scenario", scenario, SCENARIOS)
+        known(scenario)
         for strategy in (name.strip() for name in strategies):
             own = _own(strategy, settings)
-            compose.strategy(strategy, own)  # what it refuses, it refuses now
+            _refuse(strategy, own)
             fields = {**common, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
     parts = {part for strategy in strategies for part in strategy.strip().split("+")}
@@ -87,6 +91,15 @@ def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, commo
     return found
 
 
+def _refuse(strategy: str, own: Sequence[str]) -> None:
+    """Refuse now what could not be made; what another library has, only that library knows."""
+    library, colon, _ = strategy.partition(":")
+    if not colon:
+        compose.strategy(strategy, own)
+    elif library not in plugins.names("runner"):
+        raise UnknownName.among("library of strategies", library, plugins.names("runner"))
+
+
 def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
     """Return the settings of the parts of `strategy`; where there is one part, without its name."""
     parts = strategy.split("+")
@@ -94,27 +107,22 @@ def _own(strategy: str, settings: Sequence[str]) -> tuple[str, ...]:
     return tuple(s.partition(".")[2] if len(parts) == 1 else s for s in mine)
 
 
-def _local(store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, *, quiet: bool) -> None:
+def _local(
+    store: Store, wanted: Sequence[Job], count: int, attempt: str, root: Path | None, tell: workers.Tell
+) -> None:
     command = [sys.executable, "-m", "lifelong.cli", "bench", "work", str(store.folder), "--attempt", attempt]
     if root is not None:
         command += ["--data-root", str(root)]
-    with Progress(
-        TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TextColumn("left:"), TimeRemainingColumn(), console=tables.console, disable=quiet,
-    ) as display:  # fmt: skip
-        task = display.add_task(f"cells of {store.folder}", total=len(wanted))
-
-        def tell(done: int, _: int) -> None:
-            display.update(task, completed=done)
-
-        workers.crew(store, wanted, count, attempt, command, os.environ, tell)
+    workers.crew(store, wanted, count, attempt, command, os.environ, tell)
 
 
 def _tuned(
     grid: Sequence[Job], protocol: str, trials: int, tune_on: str | None, out: Path, root: Path | None, settle: Run
 ) -> list[Job]:
     """Search settings for each strategy on each scenario, once for all seeds; return the grid with them."""
-    first = {(job.scenario, job.strategy): job for job in reversed(grid)}
+    first: dict[tuple[str, str], Job] = {}
+    for job in grid:
+        first.setdefault((job.scenario, job.strategy), job)
     searches = {pair: _search(job, protocol, trials, tune_on) for pair, job in first.items()}
     if protocol == "two-phase":
         for scenario in dict.fromkeys(job.scenario for job in grid):
@@ -139,13 +147,33 @@ def _tuned(
 
 def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Job]:
     on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
-    found = tuning.trials(job, count, on=on)
-    return [replace(trial, label=f"{trial.label}-for-{job.scenario}") for trial in found]
+    return tuning.trials(job, count, on=on)  # two scenarios that are searched for alike share the trials
+
+
+def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:
+    """Return for each scenario which of its test samples are among its training samples, and say so."""
+    found: dict[str, Any] = {}
+    for name, job in {job.scenario: job for job in reversed(grid)}.items():
+        try:
+            found[name] = overlap.report(make_scenario(name, root, 0, **job.options))
+        except LifelongError as error:  # its cells will fail, and say why
+            found[name] = {"reason": str(error)}
+        if count := found[name].get("leaked"):
+            ids = found[name]["train_and_test_ids"][0]
+            said = f"{name}: {count} test samples are training samples too, such as {ids[1]}, which is {ids[0]}"
+            click.echo(f"lifelong: {said}; named in the report", err=True)
+    return found
 
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:
     name, options = (tune_on, {}) if tune_on else tuning.sibling(job.scenario)
-    searched = make_scenario(name, root, 0, **options)
+    try:
+        searched = make_scenario(name, root, 0, **options)
+    except NotFound as error:
+        raise NotFound(
+            f"settings for {job.scenario} are searched on {name}, and {error}; "
+            "or search on another scenario (--tune-on), or choose another --protocol"
+        ) from error
     judged = make_scenario(job.scenario, root, 0, **job.options)
     overlap.refuse_unlike(searched, judged)
     overlap.refuse_shared(searched, judged)

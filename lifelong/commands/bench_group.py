@@ -41,13 +41,15 @@ def bench() -> None:
 @click.option(
     "--protocol",
     type=click.Choice(["conventional", "two-phase", "first-task"]),
-    default="conventional",
+    default="two-phase",
     show_default=True,
     help="How settings come about: not at all, on other data, on the first experience.",
 )
 @click.option("--trials", default=8, show_default=True, help="Settings tried for each strategy, where it searches.")
 @click.option("--tune-on", metavar="SCENARIO", help="What two-phase searches on, instead of the known sibling.")
 @click.option("--flops", type=float, help="Budget of operations for each run: it stops learning when they are used up.")
+@click.option("--rehearsals", type=int, help="Budget of remembered samples trained on again, likewise.")
+@click.option("--memory", type=int, help="Budget of bytes kept beside the model: memories are made as large as fits.")
 @click.option("--jobs", default=2, show_default=True, help="Processes, of one thread each.")
 @click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto finds one, local starts one) instead.")
 @click.option(
@@ -102,7 +104,7 @@ def bench_report(**options: Any) -> None:  # noqa: ANN401
 @click.argument("other", type=click.Path(path_type=Path))
 @JSON
 def bench_compare(**options: Any) -> None:  # noqa: ANN401
-    """Say which cells of two grids differ; exit with 1 if any does."""
+    """Say which cells of two grids differ; exit with 1 if any does, or if none is finished in both."""
     from lifelong.commands import bench_report as command
 
     if not command.compare(**options):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import importlib.metadata
 import io
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from lifelong import files
 from lifelong.bench import tables as rows
-from lifelong.bench.compare import differences
-from lifelong.bench.metrics import METRICS
-from lifelong.bench.spread import Spread
+from lifelong.bench.compare import differences, finished, versions
+from lifelong.bench.spread import chance, said
 from lifelong.bench.store import Store
 from lifelong.commands import tables
 from lifelong.errors import ConfigError
-
-SHOWN = ("acc_final", "acc_avg_incremental", "bwt_gem", "prequential", "majority", "no_change")
 
 
 def write(store: Store) -> None:
@@ -48,42 +45,63 @@ def show(folder: Path, *, as_json: bool) -> None:
             tables.emit(_plain({**row, "metrics": {n: v._asdict() for n, v in row["metrics"].items()}}))
         return
     for scenario in dict.fromkeys(row["scenario"] for row in standings):
-        mine = [row for row in standings if row["scenario"] == scenario]
-        shown = [name for name in SHOWN if any(name in row["metrics"] for row in mine)]
-        head = ["strategy", "seeds", *shown, "p", "TFLOP", "CPU s"]
-        done = [r for r in mine if r["seeds"]]
-        body = [[r["strategy"], r["seeds"], *(said(r["metrics"].get(n)) for n in shown), *_cost(r)] for r in done]
-        tables.show(f"{scenario}, protocol: {mine[0]['protocol']}; mean ± sd over seeds", head, body)
-        for row in mine:
-            for kind in ("failed", "excluded"):
-                if row[kind]:
-                    tables.console.print(f"{kind}: {row['strategy']}, {row[kind]} seeds: {row['reason']}")
+        _show(scenario, [row for row in standings if row["scenario"] == scenario])
+    if left := sum(row["missing"] for row in standings):
+        tables.console.print(f"{left} cells have not been run yet; the same lifelong bench run goes on with them")
+
+
+def _show(scenario: str, mine: Sequence[Mapping[str, Any]]) -> None:
+    done = [row for row in mine if row["seeds"]]
+    shown = [name for name in rows.SHOWN if any(name in row["metrics"] for row in done)]
+    if done:
+        most = max(row["seeds"] for row in done)
+        title = f"{scenario}, protocol: {mine[0]['protocol']}; mean ± sd of {most} seeds"
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("strategy")
+        for name in shown:
+            table.add_column(name.replace("_inc", "\n_inc"), justify="right")
+        for name in ("p", "TFLOP", "CPU s"):
+            table.add_column(name, justify="right")
+        for row in done:
+            name = row["strategy"] if row["seeds"] == most else f"{row['strategy']}*"
+            spreads = [said(row["metrics"].get(metric)).replace(" ± 0.", " ±.") for metric in shown]
+            table.add_row(name, *spreads, *_cost(row))
+        tables.console.print(table)
+    for row in mine:
+        if done and 0 < row["seeds"] < most:
+            tables.console.print(f"* {row['strategy']}: {row['seeds']} seeds")
+        if row["note"]:
+            tables.console.print(f"{scenario}: {row['strategy']}: {row['note']}")
+        for kind in ("failed", "excluded"):
+            if row[kind]:
+                tables.console.print(f"{scenario}: {row['strategy']} {kind}, {row[kind]} seeds: {row['reason']}")
 
 
 def compare(one: Path, other: Path, *, as_json: bool) -> bool:
-    """Print which cells differ; return whether none does."""
-    found = differences(Store(one), Store(other))
+    """Print which cells differ; return whether none does and at least one could."""
+    ours, theirs = Store(one), Store(other)
+    found, count = differences(ours, theirs), finished(ours, theirs)
+    same = not found and count > 0
     if as_json:
-        tables.emit({"identical": not found, "differences": found})
+        tables.emit({"identical": same, "compared": count, "differences": found})
     elif found:
-        body = [[row["cell"], row["what"], row["metric"], row["difference"]] for row in found]
-        tables.show(f"{len(found)} cells differ", ["cell", "what", "metric", "difference"], body)
+        tables.console.print(
+            f"{len(found)} cells differ, {count} are finished in both; differences are {other} - {one}"
+        )
+        for row in found:
+            most = f"; most in {row['metric']}: {row['difference']:+.3g}" if row["metric"] else ""
+            tables.console.print(f"{row['cell']}: {row['what']}{most}", soft_wrap=True)
+        for name, (before, after) in versions(ours, theirs).items():
+            tables.console.print(f"{name}: {before} in {one}, {after} in {other}", soft_wrap=True)
+    elif same:
+        tables.console.print(f"{count} cells, all the same, bit for bit")
     else:
-        tables.console.print("all cells are the same, bit for bit")
-    return not found
+        tables.console.print(f"no cell is finished in both {one} and {other}: nothing was compared", soft_wrap=True)
+    return same
 
 
-def said(value: Spread | Sequence[float] | None) -> str:
-    """Return `0.812 ± 0.010`, or nothing."""
-    if value is None:
-        return ""
-    mean, sd = value[0], value[1]
-    return f"{mean:.3f}" if math.isnan(sd) else f"{mean:.3f} ± {sd:.3f}"
-
-
-def _cost(row: Mapping[str, Any]) -> list[object]:
-    p = "" if math.isnan(row["p"]) else f"{row['p']:.3f}"
-    return [p, f"{row['flops'].mean / 1e12:.3f}", f"{row['seconds'].mean:.1f}"]
+def _cost(row: Mapping[str, Any]) -> list[str]:
+    return [chance(row["p"]), f"{row['flops'].mean / 1e12:.3f}", f"{row['seconds'].mean:.1f}"]
 
 
 def _csv(cells: Sequence[Mapping[str, Any]]) -> bytes:
@@ -110,41 +128,10 @@ def _parquet(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
 
 def _page(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
     try:
-        import jinja2
-
-        from lifelong.commands import bench_figures
+        from lifelong.commands import bench_page
     except ImportError as error:
         raise ConfigError("a report needs Jinja2 and Matplotlib: pip install 'lifelong[bench]'") from error
-    jobs = store.jobs()
-    found = [result for job in jobs if (result := store.result(job))]
-    pictures = {}
-    for scenario in dict.fromkeys(row["scenario"] for row in standings):
-        mine = [row for row in standings if row["scenario"] == scenario and row["seeds"]]
-        for kind, png in bench_figures.draw(mine).items():
-            files.write_atomic(store.folder / f"{scenario}-{kind}.png", png)
-            pictures[scenario, kind] = base64.b64encode(png).decode()
-    source = resources.files("lifelong").joinpath("assets/report.html").read_text(encoding="utf-8")
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    text = page.render(
-        standings=standings,
-        scenarios={name: _about(name, found, standings) for name in dict.fromkeys(r["scenario"] for r in standings)},
-        pictures=pictures,
-        shown=SHOWN,
-        said=said,
-        isnan=math.isnan,
-        metrics=METRICS,
-        versions={name: importlib.metadata.version(name) for name in ("lifelong", "torch", "numpy")},
-        grid=store.grid()["about"],
-        seeds=sorted({job.seed for job in jobs}),
-    )
-    files.write_atomic(store.folder / "report.html", text.encode())
-
-
-def _about(scenario: str, found: Sequence[Mapping[str, Any]], standings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    signatures = [r["signature"] for r in found if r["job"]["scenario"] == scenario]
-    jobs = [r["job"] for r in found if r["job"]["scenario"] == scenario]
-    protocol = next(row["protocol"] for row in standings if row["scenario"] == scenario)
-    return {"signature": signatures[0] if signatures else {}, "job": jobs[0] if jobs else {}, "protocol": protocol}
+    bench_page.write(store, standings)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - JSON has no NaN

@@ -13,7 +13,7 @@ from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import LabelMap
 from lifelong.streams import transforms
-from lifelong.streams.parts import Data, Parts, Samples, Transform, changed
+from lifelong.streams.parts import Data, Parts, Samples, Transform, changed, spread
 from lifelong.streams.scenario import Cut, Scenario, Steps, assemble, labels_in, newest
 from lifelong.types import Batch
 
@@ -76,16 +76,20 @@ def rotated(
     return assemble("domain-il", parts, turned, seed=seed, change="rotated", angles=listed, **_told(task_ids))
 
 
-def domains(data: Data | Sequence[Data], *, column: int | Sequence[int] | None = None) -> Scenario:
+def domains(
+    data: Data | Sequence[Data], *, column: int | Sequence[int] | None = None, held_out: float = 0.0
+) -> Scenario:
     """Return one experience per domain: per data set of a list, or per value of a column of one table.
 
     Args:
         data: Data sets whose samples share a shape, in order; or one table `[N, columns]`.
         column: Of the table: its values, ascending, are the domains. Several columns are a one-hot code:
             the largest of them names the domain, in the order given.
+        held_out: Share (0..1) of each domain of a table without test samples to test on, spread evenly over it.
     """
     if column is not None:
-        return _by_column(Parts.of(data), column)  # type: ignore[arg-type]
+        parts = Parts.of(data)  # type: ignore[arg-type]
+        return _by_column(_held(parts, column, held_out) if held_out else parts, column)
     if not isinstance(data, list):
         raise ConfigError(f"need a list of data sets, or a table and column=, got {type(data).__name__} alone")
     _at_least_one(len(data))
@@ -142,6 +146,21 @@ def _by_column(parts: Parts, column: int | Sequence[int]) -> Scenario:
 
     listed = column if isinstance(column, int) else list(column)
     return assemble("domain-il", parts, Steps(len(values), make), seed=0, change="column", column=listed)
+
+
+def _held(parts: Parts, column: int | Sequence[int], share: float) -> Parts:
+    """Return `parts` with `share` of each domain's samples, of which there must be two, as test samples."""
+    if not 0 < share < 1 or parts.test is not None:
+        raise ConfigError(
+            f"a share between 0 and 1 is held out of data without a test part, got {share} of {parts.name}"
+        )
+    found = _domain_of(parts.train, column)
+    rows = [(found == value).nonzero().flatten() for value in found.unique()]
+    test = torch.cat([spread(own, share) for own in rows if len(own) > 1]).sort().values
+    kept = torch.ones(len(found), dtype=torch.bool)
+    kept[test] = False
+    train = parts.train.take(kept.nonzero().flatten())
+    return Parts(parts.name, train, parts.train.take(test), parts.classes, parts.sha256)
 
 
 def _told(task_ids: bool) -> dict[str, Any]:

@@ -190,3 +190,9 @@ def changed(samples: Samples, transform: Transform, offset: int) -> Samples:
 def of_classes(samples: Samples, wanted: Tensor) -> Samples:
     """Return the samples whose class index is `wanted` `[C]` i64, in order."""
     return samples.take(torch.isin(samples.y, wanted).nonzero().flatten())
+
+
+def spread(rows: Tensor, share: float) -> Tensor:
+    """Return about `share` (0..1) of `rows` `[N]`, N >= 2, at equal distances: at least one, and not all."""
+    count = min(max(1, round(share * len(rows))), len(rows) - 1)
+    return rows[torch.linspace(0, len(rows) - 1, count + 1)[1:].long()]

@@ -32,6 +32,7 @@ class Browser:
     def __init__(self, width: int = 1280, height: int = 900, *, phone: bool = False) -> None:
         self.size = {"width": width, "height": height, "deviceScaleFactor": 2 if phone else 1, "mobile": phone}
         self._loop, self._count = asyncio.new_event_loop(), 0
+        self.complaints: list[str] = []  # what the console, and the browser itself, complained about
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
     def __enter__(self) -> Self:
@@ -48,6 +49,8 @@ class Browser:
             (page,) = [tab for tab in json.loads(answer.read()) if tab["type"] == "page"]
         self._run(self._connect(page["webSocketDebuggerUrl"]))
         self.call("Emulation.setDeviceMetricsOverride", **self.size)
+        self.call("Runtime.enable")
+        self.call("Log.enable")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -108,6 +111,16 @@ class Browser:
             told: dict[str, Any] = await self._socket.receive_json(timeout=60)
             if told.get("id") == self._count:
                 return told
+            if said := _complaint(told):
+                self.complaints.append(said)
 
     def _run(self, work: Any) -> Any:
         return self._loop.run_until_complete(work)
+
+
+def _complaint(event: dict[str, Any]) -> str:
+    """Return the error or warning that an event of the page tells of, or nothing."""
+    about = event.get("params", {})
+    entry = about.get("entry", {})
+    bad = about.get("type") in ("error", "warning", "assert") or entry.get("level") in ("error", "warning")
+    return json.dumps(about) if bad or event.get("method") == "Runtime.exceptionThrown" else ""

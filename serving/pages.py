@@ -53,7 +53,9 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
         return Response(runtime.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     def gallery(request: Request) -> Response:
-        return _answer(gallery_state(runtime, request.scope["lifelong"].request_id))
+        exchange = request.scope["lifelong"]
+        runtime.slot.shelf.reach(exchange.change)
+        return _answer(gallery_state(runtime, exchange.request_id))
 
     def versions(request: Request) -> Response:
         return _answer(all_versions(runtime, request.scope["lifelong"].request_id))

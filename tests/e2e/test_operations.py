@@ -14,6 +14,7 @@ import pytest
 from servers import Server, load, metric, mixed, wait
 
 from lifelong import tokens
+from lifelong.client import Client, Written
 from lifelong.release.registry import Registry
 from lifelong.release.rollout import Rollouts
 
@@ -89,6 +90,26 @@ def test_two_workers_follow_every_step_and_nothing_fails_or_mixes(server, kit):
     assert secret not in server.log
     assert "Traceback" not in server.log
     assert Rollouts(registry).read().shadow.version == 3
+
+
+def test_an_acknowledged_write_is_found_by_any_worker(server, kit):
+    """Two workers that look at nothing by themselves: each row is found on every connection once it is written."""
+    server.settings = {"LIFELONG_WORKERS": "2", "LIFELONG_POLL_SECONDS": "3600"}
+    Registry(server.folder / "registry", create=True).publish(kit.numbered(1))
+    server.start().up()
+    wait(lambda: len(call(server, "/v1/rollout")[1]["workers"]) == 2, 120)
+    written = Written()
+    lost = 0
+    with Client(server.url, timeout=30, retries=200, pause=0.001, written=written) as writer:
+        for turn in range(10):
+            writer.add([f"row-{turn}"], X)
+            for _ in range(6):  # each on a connection of its own: any worker may get it
+                lost += call(server, "/v1/gallery")[1]["rows"] <= turn
+                with Client(server.url, timeout=30, written=written) as reader:
+                    assert reader.get([f"row-{turn}"])["missing"] == 0
+                    assert len(reader.search(X, k=100)["hits"][0]) == turn + 1
+
+    assert lost > 0  # without the number, the worker that does not write had not heard of some
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")

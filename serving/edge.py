@@ -50,7 +50,10 @@ class Process(Protocol):
         """Return the live version, if there is one."""
 
     def why_not(self) -> str:
-        """Return why nothing is live."""
+        """Return why it is not ready."""
+
+    def draining(self) -> bool:
+        """Return whether it is about to end."""
 
     def began(self) -> None:
         """A request is being worked on."""
@@ -209,6 +212,8 @@ class Reply:
         if not any(name.lower() == b"x-model-version" for name, _ in head):
             head += _encoded(version_header(self._runtime.version()))
         head.append((b"x-request-id", self.exchange.request_id.encode()))
+        if self._runtime.draining() and (b"connection", b"close") not in head:
+            head.append((b"connection", b"close"))  # the client's next connection goes elsewhere
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
 

@@ -34,7 +34,7 @@ GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/ui/events": (None, "What the dashboard shows, as server-sent events, every two seconds for a while."),
     "/metrics": (None, "Metrics in the Prometheus text format."),
     "/livez": (None, "200 while the process answers."),
-    "/readyz": (None, "200 while a version is live, else 503."),
+    "/readyz": (None, "200 while a version is live and the server is not about to stop, else 503."),
 }
 
 

@@ -6,7 +6,6 @@ import gc
 import logging
 import math
 import os
-import signal
 import time
 from pathlib import Path
 from typing import final
@@ -20,6 +19,7 @@ from serving import logs
 from serving.audit import Audit
 from serving.auth import Keys
 from serving.crew import Crew, Report
+from serving.ending import Ending
 from serving.exchange import Exchange
 from serving.live import unreadable
 from serving.mirror import Mirror
@@ -31,6 +31,7 @@ from serving.slot import Slot
 from serving.stream import Stream
 
 GLANCE_SECONDS = 5.0
+DRAINING = "this server is about to stop; ask another one"
 log = logging.getLogger("lifelong.serving")
 
 
@@ -57,7 +58,7 @@ class Runtime:
         self._slot: Slot | None = None
         self._in_flight = 0
         self._level, self._handler = logging.NOTSET, logs.install(as_json=False)
-        self._parent = os.getppid() if multiprocess else 0
+        self.ending = Ending(settings.drain_seconds, os.getppid() if multiprocess else 0)
         self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
         self._spaces: set[str] = set()  # of which they say how many rows there are
 
@@ -106,7 +107,7 @@ class Runtime:
             ArtifactError: The gallery is damaged.
         """
         settings = self.settings
-        self._level, self._handler = _set_level(logging.INFO), logs.install(as_json=settings.log_json)
+        self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
@@ -118,6 +119,7 @@ class Runtime:
         self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
         self._router.mirror.start()
         self._slot.start()
+        self.ending.start()
         self.polled()
         gc.collect()
         gc.freeze()  # what lives for ever is not walked again: a full collection would stall everything for 100 ms
@@ -125,6 +127,7 @@ class Runtime:
 
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
+        self.ending.stop()
         slot, router, files = self._slot, self._router, (self._shelf, self._remembered)
         self._slot = self._shelf = self._router = self._remembered = None
         if slot is not None:
@@ -136,13 +139,17 @@ class Runtime:
                 each.close()
         self.stream.close()
         self.crew.leave()
-        _set_level(self._level)
+        logs.level(self._level)
         logs.remove(self._handler)
         gc.unfreeze()
 
     def ready(self) -> bool:
-        """Return whether a version is live."""
-        return self.version() is not None
+        """Return whether a version is live, and the worker is not about to end."""
+        return self.version() is not None and not self.draining()
+
+    def draining(self) -> bool:
+        """Return whether the worker is about to end."""
+        return self.ending.draining
 
     def registry(self) -> Registry:
         """Return the registry; raises `NotFound` where it is not there yet."""
@@ -153,12 +160,12 @@ class Runtime:
         return self._slot.version if self._slot else None
 
     def why_not(self) -> str:
-        """Return why nothing is live, or an empty text."""
+        """Return why the worker is not ready, or an empty text."""
         try:
             _ = self.slot.live
         except Unavailable as error:
             return str(error)
-        return ""
+        return DRAINING if self.draining() else ""
 
     def began(self) -> None:
         """A request is being worked on."""
@@ -193,7 +200,7 @@ class Runtime:
 
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
-        self._end_if_orphaned()
+        self.ending.check()
         self.keys.refresh()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
@@ -233,18 +240,3 @@ class Runtime:
         health = slot.live.health if slot.version else {}
         for name in FIGURES:
             self.telemetry.gauge(f"lifelong_embedding_{name}", health.get(name, math.nan))
-
-    def _end_if_orphaned(self) -> None:
-        """Stop when the master was killed: an orphan would keep the port and the gallery's lock for ever."""
-        if self._parent and os.getppid() != self._parent:
-            log.error("the master process %d is gone; worker %d ends", self._parent, os.getpid())
-            self._parent = 0
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _set_level(level: int) -> int:
-    """Set the level of all our loggers and return what it was; the handlers are BentoML's."""
-    ours = logging.getLogger("lifelong")
-    before = ours.level
-    ours.setLevel(level)
-    return before

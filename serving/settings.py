@@ -56,6 +56,10 @@ class Settings:
     timeout_seconds: float = field(
         default=10.0, metadata=_about("seconds until a slow body (408) or a slow answer (504) is given up", 0.1)
     )
+    drain_seconds: float = field(
+        default=0.0,
+        metadata=_about("seconds between SIGTERM, with which /readyz turns 503, and the end of new connections", 0, 15),
+    )
     max_concurrency: int = field(
         default=256, metadata=_about("requests in flight per worker; more are answered 429", 1)
     )

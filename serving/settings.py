@@ -91,6 +91,8 @@ class Settings:
     )
     tokens_file: str = field(default="", metadata=_about("file of tokens, a line NAME SCOPE SHA256 each"))
     tokens: str = field(default="", metadata=_about("the same lines, separated by ;"))
+    tls_cert: str = field(default="", metadata=_about("certificate (PEM); the server then speaks https"))
+    tls_key: str = field(default="", metadata=_about("its private key (PEM)"))
     log_json: bool = field(default=False, metadata=_about("logs as JSON, a line each"))
     access_log: bool = field(default=False, metadata=_about("log each request, except for health and metrics"))
     public_read: bool = field(default=False, metadata=_about("reading needs no token, though tokens are set"))
@@ -104,6 +106,20 @@ class Settings:
             value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
             if isinstance(value, int | float) and not low <= value <= high:
                 raise ConfigError(f"{variable(each.name)} must be in {low}..{high}, got {value}")
+
+    def tls(self) -> dict[str, Any]:
+        """Return what BentoML must know to speak https.
+
+        Raises:
+            ConfigError: One of certificate and key is not set, or not there.
+        """
+        paths = [path for path in (self.tls_cert, self.tls_key) if path]
+        if len(paths) == 1:
+            raise ConfigError("LIFELONG_TLS_CERT and LIFELONG_TLS_KEY belong together; set both")
+        for path in paths:
+            if not Path(path).is_file():
+                raise ConfigError(f"{path} is missing; TLS needs a certificate and its private key in PEM files")
+        return {"enabled": True, "certfile": self.tls_cert, "keyfile": self.tls_key} if paths else {"enabled": False}
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Settings:

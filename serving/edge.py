@@ -122,6 +122,8 @@ class Edge:
         if self.busy > self.runtime.settings.max_concurrency and scope["path"] not in CALM:
             raise Problem(429)
         self.runtime.keys.admit(scope, reply.exchange)
+        if scope["path"][-1:] == "/" and scope["path"].rstrip("/") in self.routes:
+            raise Problem(404)  # Starlette would redirect the client to wherever its host header says
         if scope["path"] not in CALM:
             self.rates.take(reply.exchange.who or reply.exchange.client)
         limits = self.runtime.settings

@@ -126,7 +126,7 @@ def test_a_client_reads_what_it_wrote(client, server):
     server.extra = {}
     client.search([[1.0]])
     problem = Problem.of(errors.Behind("at change 3"))
-    server.answers = [(503, problem.body(1, "r"), False), (200, b"{}", False)]
+    server.answers = [(412, problem.body(1, "r"), False), (200, b"{}", False)]
     with pytest.raises(errors.Behind):
         client.search([[1.0]])
     client.search([[1.0]])

@@ -110,7 +110,7 @@ def test_a_request_may_ask_to_see_a_change(client):
     assert checked(client.post("/v1/search", json={"x": X[:1]}, **see))["hits"][0][0]["id"] == "a"
     assert checked(client.get("/v1/gallery", **see))["rows"] == 1
     for route, body in (("/v1/search", {"x": X[:1]}), ("/v1/gallery/get", {"ids": ["a"]})):
-        told = checked(client.post(route, json=body, headers={"x-gallery-sequence": "2"}), 503)
+        told = checked(client.post(route, json=body, headers={"x-gallery-sequence": "2"}), 412)
         assert told["title"] == "Behind" and "at change 1, and the request wants to see 2" in told["detail"]
         assert (
             "x-gallery-sequence"

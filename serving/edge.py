@@ -28,6 +28,7 @@ from serving.exchange import CALM, Exchange
 from serving.forms import Form
 from serving.limits import Rates
 from serving.logs import REQUEST
+from serving.pace import Pace
 from serving.problems import MEDIA_TYPE, Problem, version_header
 from serving.settings import Settings
 
@@ -87,7 +88,7 @@ class Edge:
     ) -> None:
         self.app, self.runtime, self.forms, self.routes, self.direct = app, runtime, forms, routes, direct
         self._threads = ThreadPoolExecutor(runtime.settings.threads, "lifelong-answer")
-        self.busy = 0
+        self.busy, self.pace = 0, Pace()
         self.rates = Rates(runtime.settings.rate_per_second, runtime.settings.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,7 +134,7 @@ class Edge:
         if scope["method"] == "POST" and (kind := self.forms.get(scope["path"])):
             reply.exchange.form = bodies.form(kind, scope, body, reply.exchange)
             if scope["path"] in self.direct:
-                await self._directly(self.direct[scope["path"]], reply)
+                await self._directly(self.direct[scope["path"]], reply, len(body))
                 return
         work = asyncio.ensure_future(self.app(scope, bodies.replay(body, receive), reply))
         try:
@@ -146,21 +147,31 @@ class Edge:
             raise Problem(504)
         await work
 
-    async def _directly(self, answer: Callable[[Form], Response], reply: Reply) -> None:
-        """Answer in a thread of ours: the form is read already, and BentoML's way there costs more than the model."""
-        context, loop = copy_context(), asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, context.run, answer, reply.exchange.form)
-        done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
-        if not done:
-            work.cancel()  # a thread cannot be stopped: it ends by itself and its answer is dropped
-            raise Problem(504)
+    async def _directly(self, answer: Callable[[Form], Response], reply: Reply, size: int) -> None:
+        """Answer here: the form is read already, and BentoML's way there costs more than the model."""
+        route, form = reply.exchange.route, reply.exchange.form
+
+        def timed() -> Response:
+            return self.pace.timed(route, size, lambda: answer(form))
+
         try:
-            said = work.result()
+            said = timed() if self.pace.quick(route, size, form) else await self._in_a_thread(timed)
+        except Problem:
+            raise
         except Exception as error:
             log.exception("a bug in the answer to request_id=%s", reply.exchange.request_id)
             raise Problem(500) from error
         await reply({"type": "http.response.start", "status": said.status_code, "headers": said.raw_headers})
         await reply({"type": "http.response.body", "body": said.body})
+
+    async def _in_a_thread(self, answer: Callable[[], Response]) -> Response:
+        context, loop = copy_context(), asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, context.run, answer)
+        done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
+        if not done:
+            work.cancel()  # a thread cannot be stopped: it ends by itself and its answer is dropped
+            raise Problem(504)
+        return work.result()
 
 
 @final

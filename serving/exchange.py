@@ -31,6 +31,7 @@ class Exchange:
         key: Decides between live version and canary: the same key gets the same one.
         pinned: Version that it asks for in its head; empty for whichever is live.
         after: Number of the gallery's change that it must see; empty for whatever is there.
+        trace: The `traceparent` of its head; empty without one.
         form: What its body said.
         status: Of the answer; 0 until there is one.
         started: When it came, as of `time.perf_counter`.
@@ -44,6 +45,7 @@ class Exchange:
     key: str = ""
     pinned: str = ""
     after: str = ""
+    trace: str = ""
     form: Any = None
     status: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -75,6 +77,7 @@ class Exchange:
             client=str((scope.get("client") or ("",))[0]),
             key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
+            trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
             after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
         )
 

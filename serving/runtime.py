@@ -18,7 +18,7 @@ from lifelong.telemetry import Telemetry
 from serving import logs
 from serving.audit import Audit
 from serving.auth import Keys
-from serving.crew import Crew, Report
+from serving.crew import Crew, report
 from serving.ending import Ending
 from serving.exchange import Exchange
 from serving.live import unreadable
@@ -29,6 +29,7 @@ from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
 from serving.stream import Stream
+from serving.traces import Traces
 
 GLANCE_SECONDS = 5.0
 DRAINING = "this server is about to stop; ask another one"
@@ -57,6 +58,7 @@ class Runtime:
         self._router: Router | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
+        self._traces: Traces | None = None
         self._level, self._handler = logging.NOTSET, logs.install(as_json=False)
         self.ending = Ending(settings.drain_seconds, os.getppid() if multiprocess else 0)
         self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
@@ -109,6 +111,7 @@ class Runtime:
         settings = self.settings
         self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
+        self._traces = Traces(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
             settings.registry, self._shelf, settings.state, self,
@@ -138,6 +141,9 @@ class Runtime:
             if each is not None:
                 each.close()
         self.stream.close()
+        if self._traces is not None:
+            self._traces.close()
+            self._traces = None
         self.crew.leave()
         logs.level(self._level)
         logs.remove(self._handler)
@@ -180,6 +186,8 @@ class Runtime:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
             self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
             self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
+        if self._traces is not None:
+            self._traces.ended(exchange, seconds, self.version())
         if self.settings.access_log and not exchange.calm:
             logs.answered(exchange, seconds)
 
@@ -195,6 +203,8 @@ class Runtime:
         """A pointer was followed."""
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
         if outcome != "rejected":
+            if self._slot is not None:
+                self.crew.write(report(self._slot))  # before anything that waits for a disk
             self.telemetry.observe("lifelong_swap_seconds", seconds)
             self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
@@ -205,10 +215,8 @@ class Runtime:
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return
+        self.crew.write(report(slot))
         beside = slot.trials.beside
-        refused = {str(version): why for version, why in beside.refused.items()}
-        ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
-        self.crew.write(Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused))
         waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
         # Segments come and go without a change of the rows: look again every few seconds.

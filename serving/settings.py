@@ -95,6 +95,10 @@ class Settings:
     tls_key: str = field(default="", metadata=_about("its private key (PEM)"))
     log_json: bool = field(default=False, metadata=_about("logs as JSON, a line each"))
     access_log: bool = field(default=False, metadata=_about("log each request, except for health and metrics"))
+    otlp_endpoint: str = field(
+        default="",
+        metadata=_about("address of an OpenTelemetry collector (OTLP over HTTP) that gets a span per request"),
+    )
     public_read: bool = field(default=False, metadata=_about("reading needs no token, though tokens are set"))
     insecure: bool = field(
         default=False, metadata=_about("no tokens: who connects over loopback may write and administrate")

@@ -28,6 +28,7 @@ from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
+from lifelong.release.spaces import proof
 
 INPUTS, CONNECTIONS, VERSIONS = 512, 8, 4
 LABELS = [f"l{n}" for n in range(100)]
@@ -45,8 +46,8 @@ def publish(registry: Registry) -> None:
             model.head.bias[1] = 0
             model.head.bias[0] = number / 100
         new = Snapshot.of(model, LabelMap(LABELS), probe_x=torch.rand(3, INPUTS))
-        proofs = {s.space.id: {"space": s.space.id, "cross": 1.0, "self": 0.5, "measure": "none", "n": 1} for s in made}
-        made.append(new.with_proofs(list(proofs.values())))
+        proofs = {s.space.id: proof(s.space, 1.0, 0.5, "none", 1, "") for s in made}
+        made.append(new.with_proofs([told for space, told in proofs.items() if space != new.space.id]))
         registry.publish(made[-1], promote=number == 1)
 
 

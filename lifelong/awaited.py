@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, final
 
-from lifelong.client import Client
+from lifelong.client import Client, Written
 from lifelong.errors import ConfigError
 
 Given = ParamSpec("Given")
@@ -42,9 +42,10 @@ class AsyncClient:
     def __init__(self, url: str, *, connections: int = 8, **options: Any) -> None:  # noqa: ANN401 - of Client
         if connections < 1:
             raise ConfigError(f"need connections >= 1, got {connections}")
+        written = Written()  # each connection sees what the others wrote
         self._free: asyncio.LifoQueue[Client] = asyncio.LifoQueue()
         for _ in range(connections):
-            self._free.put_nowait(Client(url, **options))
+            self._free.put_nowait(Client(url, written=written, **options))
 
     async def run(self, act: Callable[[Client], Result]) -> Result:
         """Let a free `Client` do something, in a thread."""

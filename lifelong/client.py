@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, final
 
 from lifelong.errors import DataError, Unavailable
-from lifelong.wire import Wire, numbers, refusal
+from lifelong.wire import Wire, Written, numbers, refusal
 
-__all__ = ["Client", "refusal"]
+__all__ = ["Client", "Written", "refusal"]
 
 Answer = dict[str, Any]
 
@@ -47,6 +47,7 @@ class Client:
             API may be sent twice.
         pause: Seconds before the first repeat; doubled each time, or as long as the server asks for.
         binary: Send arrays and tensors as float32 bytes: shorter, and faster to read than JSON.
+        written: Share it between clients that must see each other's writes; a client always sees its own.
 
     Raises:
         ConfigError: The URL is none.
@@ -61,8 +62,9 @@ class Client:
         retries: int = 0,
         pause: float = 0.1,
         binary: bool = False,
+        written: Written | None = None,
     ) -> None:
-        self.url, self.binary, self._wire = url, binary, Wire(url, timeout, token, retries, pause)
+        self.url, self.binary, self._wire = url, binary, Wire(url, timeout, token, retries, pause, written)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +107,7 @@ class Client:
         where: Mapping[str, Any] | None = None,
         version: int | None = None,
     ) -> Answer:
-        """Return `version`, `space` and the best `k` `hits` of each query.
+        """Return `version`, `space` and the best `k` `hits` of each query; rows that this client added are among them.
 
         Args:
             x: Samples `[N, ...]`; or:
@@ -118,6 +120,7 @@ class Client:
 
         Raises:
             SpaceError: The vectors are of another space than the live one; embed again.
+            Behind: Another gallery answers than the one that was written; raised once, then what is there is read.
         """
         rest = {"space": space, "k": k, "offset": offset or None, "model_version": version}
         if vectors is None and where is None and x is not None:

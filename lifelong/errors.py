@@ -13,7 +13,8 @@ LifelongError            exit 1  HTTP 500
 ├── SpaceError           exit 7  HTTP 409   vectors of a Space that may not be compared or stored
 ├── Locked               exit 8  HTTP 409   another process writes here
 ├── Unavailable          exit 9  HTTP 503   nothing is live yet, or a dependency is missing
-│   └── Busy             exit 9  HTTP 429   too much is under way; again later
+│   ├── Busy             exit 9  HTTP 429   too much is under way; again later
+│   └── Behind           exit 9  HTTP 412   a gallery has not come as far as was asked
 ├── Forbidden            exit 11 HTTP 403   no token, or one that may not do this
 └── RetentionGap         exit 10 HTTP 410   a stream deleted records that were not read yet
 ```
@@ -124,6 +125,12 @@ class Busy(Unavailable):
     """Too much is under way; the same request may be sent again later."""
 
     http_status = 429
+
+
+class Behind(Unavailable):
+    """A gallery has not come as far as the change that was to be seen: it is another one, or an older copy."""
+
+    http_status = 412
 
 
 class Forbidden(LifelongError):

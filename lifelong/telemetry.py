@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, final
 
 from lifelong.errors import ConfigError, UnknownName
 
@@ -124,6 +124,7 @@ class Telemetry:
 
         self.registry: CollectorRegistry = prometheus.CollectorRegistry()
         self.folder = folder
+        self._found: dict[tuple[object, ...], Any] = {}
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -143,8 +144,7 @@ class Telemetry:
         Raises:
             UnknownName: No such counter.
         """
-        counter = _known("counter", name, self._counters)
-        (counter.labels(**labels) if labels else counter).inc(amount)
+        self._of("counter", name, self._counters, labels).inc(amount)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge of this process.
@@ -152,8 +152,7 @@ class Telemetry:
         Raises:
             UnknownName: No such gauge.
         """
-        gauge = _known("gauge", name, self._gauges)
-        (gauge.labels(**labels) if labels else gauge).set(value)
+        self._of("gauge", name, self._gauges, labels).set(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Put a value into a histogram.
@@ -161,8 +160,16 @@ class Telemetry:
         Raises:
             UnknownName: No such histogram.
         """
-        histogram = _known("histogram", name, self._histograms)
-        (histogram.labels(**labels) if labels else histogram).observe(value)
+        self._of("histogram", name, self._histograms, labels).observe(value)
+
+    def _of(self, kind: str, name: str, made: dict[str, Made], labels: dict[str, str]) -> Made:
+        """Return a metric with its labels; kept, because prometheus_client takes longer to find it again."""
+        key = (name, *labels.items())
+        if key not in self._found:
+            metric: Any = _known(kind, name, made)
+            self._found[key] = metric.labels(**labels) if labels else metric
+        found: Made = self._found[key]
+        return found
 
     def samples(self) -> list[tuple[str, dict[str, str], float]]:
         """Return name, labels and value of everything, summed over the processes that share a folder."""

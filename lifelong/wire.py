@@ -8,10 +8,12 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, final
 
 from lifelong import errors
 from lifelong.errors import (
+    Behind,
     Busy,
     ConfigError,
     DataError,
@@ -23,6 +25,7 @@ from lifelong.errors import (
     Unavailable,
 )
 
+SEQUENCE = "x-gallery-sequence"
 URN = "urn:lifelong:error:"
 BY_STATUS: dict[int, type[LifelongError]] = {
     401: Forbidden,
@@ -34,6 +37,14 @@ BY_STATUS: dict[int, type[LifelongError]] = {
 }
 STALE = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError)
 LONGEST_PAUSE = 30.0  # seconds, whatever the server asks for
+
+
+@final
+@dataclass
+class Written:
+    """The newest change that a client made in a gallery: its reads see at least that one."""
+
+    sequence: int = 0
 
 
 @final
@@ -49,12 +60,15 @@ class Wire:
         token: Sent as `authorization: Bearer ...`.
         retries: Times that a request is repeated if the server is not there, not ready or busy.
         pause: Seconds before the first repeat; doubled each time, or as long as the server asks for.
+        written: What requests must see, and answers to writes move on; may be shared between connections.
 
     Raises:
         ConfigError: The URL is none.
     """
 
-    def __init__(self, url: str, timeout: float, token: str, retries: int, pause: float) -> None:
+    def __init__(
+        self, url: str, timeout: float, token: str, retries: int, pause: float, written: Written | None = None
+    ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or timeout <= 0 or retries < 0:
             raise ConfigError(
@@ -62,6 +76,7 @@ class Wire:
             )
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url, self._prefix, self.retries, self.pause = url, parts.path.rstrip("/"), retries, pause
+        self.written = written or Written()
         self._head = {"authorization": f"Bearer {token}"} if token else {}
         self._connection = kind(parts.hostname, parts.port, timeout=timeout)
         self._mutex = threading.Lock()
@@ -87,6 +102,8 @@ class Wire:
             LifelongError: What the server said no with, or `Unavailable`.
         """
         head = {**self._head, **({"content-type": kind} if body is not None else {})}
+        if after := self.written.sequence:
+            head[SEQUENCE] = str(after)
         for left in range(0 if once else self.retries, -1, -1):
             asked: float | None = None
             try:
@@ -95,8 +112,12 @@ class Wire:
                 if status == 200:
                     return data
                 raise refusal(status, data)
-            except (Unavailable, Locked):
+            except (Unavailable, Locked) as error:
+                if isinstance(error, Locked):
+                    self.close()  # the next connection may reach the worker that writes
                 if not left:
+                    if isinstance(error, Behind):
+                        self.written.sequence = 0  # told once: what was written is not in the gallery that answers
                     raise
             doubled = self.pause * 2 ** (self.retries - left)
             time.sleep(min(LONGEST_PAUSE, doubled if asked is None else max(asked, self.pause)))
@@ -110,7 +131,8 @@ class Wire:
             try:
                 self._connection.request(method, path, body, head)
                 answer = self._connection.getresponse()
-                asked = answer.headers.get("retry-after", "")
+                asked, wrote = answer.headers.get("retry-after", ""), answer.headers.get(SEQUENCE, "")
+                self.written.sequence = int(wrote) if wrote.isdigit() else self.written.sequence
                 return answer.status, answer.read(), float(asked) if asked.isdigit() else None
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()

@@ -65,20 +65,24 @@ class Hits(Answer):
     unreadable_rows: int = Field(description="Rows in those spaces: nothing was found among them.")
 
 
-class Added(Answer):
+class Written(Answer):
+    """What every answer to a write says; the number is also in the header x-gallery-sequence."""
+
+    sequence: int = Field(description="Of the gallery's newest change: who sends it along sees this one.")
+
+
+class Added(Written):
     """What was stored, where, and the commit that holds it."""
 
     space: str
     added: int
-    sequence: int
 
 
-class Removed(Answer):
+class Removed(Written):
     """How many of the ids were there, and how many were not."""
 
     removed: int
     missing: int
-    sequence: int
 
 
 class Stored(BaseModel):

@@ -51,6 +51,7 @@ class Asking(Routes):
         offset = decode.integer(form.offset, "offset", 0, most * 100)
         where = decode.conditions(form.where)
         space = form.space if isinstance(form.space, str) else None
+        self.runtime.slot.shelf.reach(form.exchange.change)
         live, hits = self.runtime.router.answer(
             form, lambda live: live.search(self._queries(form, live), k, where, offset), space
         )

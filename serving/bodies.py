@@ -38,7 +38,8 @@ async def body(scope: Scope, receive: Receive, most: int, seconds: float) -> byt
     if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
         raise _too_large(most)
     try:
-        return await asyncio.wait_for(_read(receive, most), seconds)
+        async with asyncio.timeout(seconds):  # wait_for would make a task of each
+            return await _read(receive, most)
     except TimeoutError:
         raise Problem(408) from None
 

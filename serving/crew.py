@@ -13,6 +13,7 @@ from typing import final
 
 from lifelong import files
 from lifelong.errors import LifelongError
+from serving.slot import Slot
 
 log = logging.getLogger("lifelong.serving")
 
@@ -37,6 +38,14 @@ class Report:
     refused: dict[str, str] = field(default_factory=dict)
 
 
+def report(slot: Slot) -> Report:
+    """Return how a slot of this process is now."""
+    beside = slot.trials.beside
+    refused = {str(version): why for version, why in beside.refused.items()}
+    ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
+    return Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused)
+
+
 @final
 class Crew:
     """The workers that share a state folder.
@@ -48,14 +57,16 @@ class Crew:
     def __init__(self, folder: Path) -> None:
         self.folder, self._last = folder, Report(0)
 
-    def write(self, report: Report) -> None:
+    def write(self, told: Report) -> None:
         """Say how this worker is; nothing is written if nothing changed."""
-        if report == self._last:
+        if told == self._last:
             return
-        self._last = report
+        self._last = told
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            files.write_atomic(self.folder / f"{report.pid}.json", files.canonical_json(asdict(report)))
+            aside = self.folder / f"{told.pid}.new"
+            aside.write_bytes(files.canonical_json(asdict(told)))
+            aside.replace(self.folder / f"{told.pid}.json")  # not flushed: it means nothing once the process is gone
         except OSError as error:
             log.error("%s cannot be written: %s", self.folder, error)
 

@@ -66,6 +66,8 @@ class Dashboard:
         self._open += 1
         try:
             for _ in range(ROUNDS):
+                if self.runtime.draining():
+                    break
                 yield f"data: {json.dumps(await run_in_threadpool(self.state))}\n\n"
                 await asyncio.sleep(PERIOD)
         finally:

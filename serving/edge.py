@@ -28,6 +28,7 @@ from serving.exchange import CALM, Exchange
 from serving.forms import Form
 from serving.limits import Rates
 from serving.logs import REQUEST
+from serving.pace import Pace
 from serving.problems import MEDIA_TYPE, Problem, version_header
 from serving.settings import Settings
 
@@ -50,7 +51,10 @@ class Process(Protocol):
         """Return the live version, if there is one."""
 
     def why_not(self) -> str:
-        """Return why nothing is live."""
+        """Return why it is not ready."""
+
+    def draining(self) -> bool:
+        """Return whether it is about to end."""
 
     def began(self) -> None:
         """A request is being worked on."""
@@ -84,7 +88,7 @@ class Edge:
     ) -> None:
         self.app, self.runtime, self.forms, self.routes, self.direct = app, runtime, forms, routes, direct
         self._threads = ThreadPoolExecutor(runtime.settings.threads, "lifelong-answer")
-        self.busy = 0
+        self.busy, self.pace = 0, Pace()
         self.rates = Rates(runtime.settings.rate_per_second, runtime.settings.rate_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,6 +123,8 @@ class Edge:
         if self.busy > self.runtime.settings.max_concurrency and scope["path"] not in CALM:
             raise Problem(429)
         self.runtime.keys.admit(scope, reply.exchange)
+        if scope["path"][-1:] == "/" and scope["path"].rstrip("/") in self.routes:
+            raise Problem(404)  # Starlette would redirect the client to wherever its host header says
         if scope["path"] not in CALM:
             self.rates.take(reply.exchange.who or reply.exchange.client)
         limits = self.runtime.settings
@@ -128,7 +134,7 @@ class Edge:
         if scope["method"] == "POST" and (kind := self.forms.get(scope["path"])):
             reply.exchange.form = bodies.form(kind, scope, body, reply.exchange)
             if scope["path"] in self.direct:
-                await self._directly(self.direct[scope["path"]], reply)
+                await self._directly(self.direct[scope["path"]], reply, len(body))
                 return
         work = asyncio.ensure_future(self.app(scope, bodies.replay(body, receive), reply))
         try:
@@ -141,21 +147,31 @@ class Edge:
             raise Problem(504)
         await work
 
-    async def _directly(self, answer: Callable[[Form], Response], reply: Reply) -> None:
-        """Answer in a thread of ours: the form is read already, and BentoML's way there costs more than the model."""
-        context, loop = copy_context(), asyncio.get_running_loop()
-        work = loop.run_in_executor(self._threads, context.run, answer, reply.exchange.form)
-        done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
-        if not done:
-            work.cancel()  # a thread cannot be stopped: it ends by itself and its answer is dropped
-            raise Problem(504)
+    async def _directly(self, answer: Callable[[Form], Response], reply: Reply, size: int) -> None:
+        """Answer here: the form is read already, and BentoML's way there costs more than the model."""
+        route, form = reply.exchange.route, reply.exchange.form
+
+        def timed() -> Response:
+            return self.pace.timed(route, size, lambda: answer(form))
+
         try:
-            said = work.result()
+            said = timed() if self.pace.quick(route, size, form) else await self._in_a_thread(timed)
+        except Problem:
+            raise
         except Exception as error:
             log.exception("a bug in the answer to request_id=%s", reply.exchange.request_id)
             raise Problem(500) from error
         await reply({"type": "http.response.start", "status": said.status_code, "headers": said.raw_headers})
         await reply({"type": "http.response.body", "body": said.body})
+
+    async def _in_a_thread(self, answer: Callable[[], Response]) -> Response:
+        context, loop = copy_context(), asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, context.run, answer)
+        done, _ = await asyncio.wait({work}, timeout=self.runtime.settings.timeout_seconds)
+        if not done:
+            work.cancel()  # a thread cannot be stopped: it ends by itself and its answer is dropped
+            raise Problem(504)
+        return work.result()
 
 
 @final
@@ -209,6 +225,8 @@ class Reply:
         if not any(name.lower() == b"x-model-version" for name, _ in head):
             head += _encoded(version_header(self._runtime.version()))
         head.append((b"x-request-id", self.exchange.request_id.encode()))
+        if self._runtime.draining() and (b"connection", b"close") not in head:
+            head.append((b"connection", b"close"))  # the client's next connection goes elsewhere
         await self._send({"type": "http.response.start", "status": status, "headers": head})
 
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from lifelong.errors import LifelongError
 from serving import answers, decode, forms
+from serving.exchange import SEQUENCE
 from serving.live import Floats, Live
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
@@ -41,7 +42,10 @@ def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any
                 said = method(self, form)
             except LifelongError as error:
                 return Problem.of(error).response(self.runtime.version(), form.request_id)
-            return Response(said.model_dump_json(), 200, version_header(said.version), "application/json")
+            head = version_header(said.version)
+            if isinstance(said, answers.Written):
+                head[SEQUENCE] = str(said.sequence)
+            return Response(said.model_dump_json(), 200, head, "application/json")
 
         return bentoml.api(answered, route=route, input_spec=form, output_spec=answer)
 

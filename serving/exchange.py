@@ -10,7 +10,10 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lifelong.errors import DataError
+
 UNMATCHED = "unmatched"
+SEQUENCE = "x-gallery-sequence"  # head of an answer to a write, and of a request that must see that write
 CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -27,6 +30,8 @@ class Exchange:
         who: Name of the token it came with; empty without one.
         key: Decides between live version and canary: the same key gets the same one.
         pinned: Version that it asks for in its head; empty for whichever is live.
+        after: Number of the gallery's change that it must see; empty for whatever is there.
+        trace: The `traceparent` of its head; empty without one.
         form: What its body said.
         status: Of the answer; 0 until there is one.
         started: When it came, as of `time.perf_counter`.
@@ -39,6 +44,8 @@ class Exchange:
     who: str = ""
     key: str = ""
     pinned: str = ""
+    after: str = ""
+    trace: str = ""
     form: Any = None
     status: int = 0
     started: float = field(default_factory=time.perf_counter)
@@ -47,6 +54,15 @@ class Exchange:
     def calm(self) -> bool:
         """Whether machines ask for it all the time: health and metrics."""
         return self.route in CALM
+
+    @property
+    def change(self) -> int:
+        """The number in `after`, 0 if there is none; raises `DataError` if it is no number."""
+        if not self.after:
+            return 0
+        if not (self.after.isascii() and self.after.isdigit() and len(self.after) < 19):
+            raise DataError(f"{SEQUENCE} must be the number that the answer to a write named, got {self.after!r}")
+        return int(self.after)
 
     @classmethod
     def of(cls, scope: MutableMapping[str, Any], routes: frozenset[str]) -> Exchange:
@@ -61,6 +77,8 @@ class Exchange:
             client=str((scope.get("client") or ("",))[0]),
             key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
+            trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
+            after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
         )
 
 

@@ -53,6 +53,14 @@ def remove(handler: logging.Handler | None) -> None:
         ours.propagate = True
 
 
+def level(wanted: int) -> int:
+    """Set the level of all our loggers and return what it was; the handlers are BentoML's."""
+    ours = logging.getLogger("lifelong")
+    before = ours.level
+    ours.setLevel(wanted)
+    return before
+
+
 def answered(exchange: Exchange, seconds: float) -> None:
     """Write the line of one request: the route's template and never the path, the token's name and never the token."""
     access.info(

@@ -8,6 +8,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from serving.bodies import NPY, RAW
+from serving.exchange import SEQUENCE
+from serving.forms import Form
 from serving.problems import MEDIA_TYPE
 
 REFERENCE = "#/components/schemas/{model}"
@@ -25,13 +28,21 @@ class ProblemBody(BaseModel):
     request_id: str
 
 
-POSTED = (400, 408, 409, 413, 415, 429, 503, 504)
-FETCHED = (429, 503)
+POSTED = (400, 401, 403, 404, 408, 409, 412, 413, 415, 429, 503, 504)
+FETCHED = (400, 401, 403, 412, 429, 503)
+HEADS = {
+    "x-request-id": "1..64 letters, digits, `.`, `_` or `-`: is in the answer and in the server's log.",
+    "x-request-key": "Of a user or a session: decides between live version and canary.",
+    "x-model-version": "Answer with this version and no other.",
+    SEQUENCE: "See at least this change of the gallery: the number that the answer to a write named.",
+}
+SEES = frozenset({"/v1/search", "/v1/gallery/get", "/v1/gallery"})  # who looks at that
+KINDS = {"/ui": "text/html", "/ui/events": "text/event-stream"}  # of answers that are neither JSON nor plain text
 
 
 def complete(
     document: Document,
-    posts: Mapping[str, tuple[type[BaseModel], type[BaseModel]]],
+    posts: Mapping[str, tuple[type[Form], type[BaseModel]]],
     gets: Mapping[str, tuple[type[BaseModel] | None, str]],
 ) -> Document:
     """Return `document` with our routes in full.
@@ -46,7 +57,10 @@ def complete(
     _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=REFERENCE)
     paths = {path: item for path, item in document["paths"].items() if path not in posts and path != "/healthz"}
     for path, (form, answer) in posts.items():
-        body = {"required": True, "content": {"application/json": {"schema": _reference(form)}}}
+        kinds = {"application/json": {"schema": _reference(form)}}
+        if form.binary:
+            kinds |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (NPY, RAW)}
+        body = {"required": True, "content": kinds}
         paths[path] = {"post": _operation(path, form.__doc__ or "", _reference(answer), POSTED) | {"requestBody": body}}
     for path, (found, meaning) in gets.items():
         paths[path] = {"get": _operation(path, meaning, _reference(found) if found else None, FETCHED)}
@@ -58,7 +72,11 @@ def _reference(model: type[BaseModel]) -> Document:
 
 
 def _operation(path: str, meaning: str, answer: Document | None, errors: tuple[int, ...]) -> Document:
-    content = {"application/json": {"schema": answer}} if answer else {"text/plain": {"schema": {"type": "string"}}}
+    content = (
+        {"application/json": {"schema": answer}}
+        if answer
+        else {KINDS.get(path, "text/plain"): {"schema": {"type": "string"}}}
+    )
     head = {
         "x-model-version": {"description": "The version that answered, or 'none'.", "schema": {"type": "string"}},
         "x-request-id": {"description": "The client's own, or a new one.", "schema": {"type": "string"}},
@@ -71,5 +89,10 @@ def _operation(path: str, meaning: str, answer: Document | None, errors: tuple[i
         "operationId": path.strip("/").replace("/", "_"),
         "summary": meaning.strip().splitlines()[0],
         "description": meaning.strip(),
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
+            for name, told in HEADS.items()
+            if name != SEQUENCE or path in SEES
+        ],
         "responses": {"200": {"description": "Answered.", "headers": head, "content": content}, **refused},
     }

@@ -34,7 +34,7 @@ GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/ui/events": (None, "What the dashboard shows, as server-sent events, every two seconds for a while."),
     "/metrics": (None, "Metrics in the Prometheus text format."),
     "/livez": (None, "200 while the process answers."),
-    "/readyz": (None, "200 while a version is live, else 503."),
+    "/readyz": (None, "200 while a version is live and the server is not about to stop, else 503."),
 }
 
 
@@ -53,7 +53,9 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
         return Response(runtime.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     def gallery(request: Request) -> Response:
-        return _answer(gallery_state(runtime, request.scope["lifelong"].request_id))
+        exchange = request.scope["lifelong"]
+        runtime.slot.shelf.reach(exchange.change)
+        return _answer(gallery_state(runtime, exchange.request_id))
 
     def versions(request: Request) -> Response:
         return _answer(all_versions(runtime, request.scope["lifelong"].request_id))

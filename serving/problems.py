@@ -60,6 +60,8 @@ class Problem(Exception):
         """Return what its status asks for besides the body."""
         if self.status == 401:
             return {"www-authenticate": "Bearer"}
+        if self.title == "Locked":
+            return {"connection": "close"}  # the next connection may reach the worker that writes
         return {"retry-after": str(self.retry)} if self.status in (429, 503) else {}
 
     def body(self, version: int | None, request_id: str) -> bytes:

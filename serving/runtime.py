@@ -6,10 +6,9 @@ import gc
 import logging
 import math
 import os
-import signal
 import time
 from pathlib import Path
-from typing import final
+from typing import TypeVar, final
 
 from lifelong.errors import Unavailable
 from lifelong.release.health import FIGURES
@@ -19,7 +18,8 @@ from lifelong.telemetry import Telemetry
 from serving import logs
 from serving.audit import Audit
 from serving.auth import Keys
-from serving.crew import Crew, Report
+from serving.crew import Crew, report
+from serving.ending import Ending
 from serving.exchange import Exchange
 from serving.following import Following
 from serving.live import unreadable
@@ -30,8 +30,11 @@ from serving.settings import Settings
 from serving.shelf import Shelf
 from serving.slot import Slot
 from serving.stream import Stream
+from serving.traces import Traces
 
+Part = TypeVar("Part")
 GLANCE_SECONDS = 5.0
+DRAINING = "this server is about to stop; ask another one"
 log = logging.getLogger("lifelong.serving")
 
 
@@ -56,8 +59,9 @@ class Runtime:
         self._router: Router | None = None
         self._slot: Slot | None = None
         self._in_flight = 0
+        self._traces: Traces | None = None
         self._level, self._handler = logging.NOTSET, logs.install(as_json=False)
-        self._parent = os.getppid() if multiprocess else 0
+        self.ending = Ending(settings.drain_seconds, os.getppid() if multiprocess else 0)
         self._shown: tuple[int | None, ...] = (-1,)  # what the gauges say
         self._spaces: set[str] = set()  # of which they say how many rows there are
 
@@ -68,16 +72,12 @@ class Runtime:
         Raises:
             Unavailable: The worker has not started.
         """
-        if self._slot is None:
-            raise Unavailable("the server is starting or stopping; try again in a moment")
-        return self._slot
+        return _started(self._slot)
 
     @property
     def router(self) -> Router:
         """What chooses the version of a request; raises like `slot`."""
-        if self._router is None:
-            raise Unavailable("the server is starting or stopping; try again in a moment")
-        return self._router
+        return _started(self._router)
 
     @property
     def mirror(self) -> Mirror:
@@ -87,16 +87,12 @@ class Runtime:
     @property
     def remembered(self) -> Remembered:
         """Predictions that may be labelled; raises like `slot`."""
-        if self._remembered is None:
-            raise Unavailable("the server is starting or stopping; try again in a moment")
-        return self._remembered
+        return _started(self._remembered)
 
     @property
     def telemetry(self) -> Telemetry:
         """The metrics; raises like `slot`."""
-        if self._telemetry is None:
-            raise Unavailable("the server is starting or stopping; try again in a moment")
-        return self._telemetry
+        return _started(self._telemetry)
 
     def start(self) -> None:
         """Open everything and go live if there is something to go live with.
@@ -106,8 +102,9 @@ class Runtime:
             ArtifactError: The gallery is damaged.
         """
         settings = self.settings
-        self._level, self._handler = _set_level(logging.INFO), logs.install(as_json=settings.log_json)
+        self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
+        self._traces = Traces(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
             settings.registry, self._shelf, settings.state, self,
@@ -119,6 +116,7 @@ class Runtime:
         self._router.mirror.start()
         self._following.start()
         self._slot.start()
+        self.ending.start()
         self.polled()
         gc.collect()
         gc.freeze()  # what lives for ever is not walked again: a full collection would stall everything for 100 ms
@@ -127,6 +125,7 @@ class Runtime:
     def stop(self) -> None:
         """Close everything; the rows that were acknowledged are on disk already."""
         self._following.stop()
+        self.ending.stop()
         slot, router, files = self._slot, self._router, (self._shelf, self._remembered)
         self._slot = self._shelf = self._router = self._remembered = None
         if slot is not None:
@@ -137,14 +136,21 @@ class Runtime:
             if each is not None:
                 each.close()
         self.stream.close()
+        if self._traces is not None:
+            self._traces.close()
+            self._traces = None
         self.crew.leave()
-        _set_level(self._level)
+        logs.level(self._level)
         logs.remove(self._handler)
         gc.unfreeze()
 
     def ready(self) -> bool:
-        """Return whether a version is live."""
-        return self.version() is not None
+        """Return whether a version is live, and the worker is not about to end."""
+        return self.version() is not None and not self.draining()
+
+    def draining(self) -> bool:
+        """Return whether the worker is about to end."""
+        return self.ending.draining
 
     def registry(self) -> Registry:
         """Return the registry; raises `NotFound` where it is not there yet."""
@@ -155,12 +161,12 @@ class Runtime:
         return self._slot.version if self._slot else None
 
     def why_not(self) -> str:
-        """Return why nothing is live, or an empty text."""
+        """Return why the worker is not ready, or an empty text."""
         try:
             _ = self.slot.live
         except Unavailable as error:
             return str(error)
-        return ""
+        return DRAINING if self.draining() else ""
 
     def began(self) -> None:
         """A request is being worked on."""
@@ -175,6 +181,8 @@ class Runtime:
             self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
             self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
             self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
+        if self._traces is not None:
+            self._traces.ended(exchange, seconds, self.version())
         if self.settings.access_log and not exchange.calm:
             logs.answered(exchange, seconds)
 
@@ -190,20 +198,20 @@ class Runtime:
         """A pointer was followed."""
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
         if outcome != "rejected":
+            if self._slot is not None:
+                self.crew.write(report(self._slot))  # before anything that waits for a disk
             self.telemetry.observe("lifelong_swap_seconds", seconds)
             self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
-        self._end_if_orphaned()
+        self.ending.check()
         self.keys.refresh()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return
+        self.crew.write(report(slot))
         beside = slot.trials.beside
-        refused = {str(version): why for version, why in beside.refused.items()}
-        ready = sorted({*beside.held, *slot.kept, *([slot.version] if slot.version else [])})
-        self.crew.write(Report(os.getpid(), slot.version, beside.rollout.seq, ready, refused))
         waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
         # Segments come and go without a change of the rows: look again every few seconds.
@@ -236,17 +244,9 @@ class Runtime:
         for name in FIGURES:
             self.telemetry.gauge(f"lifelong_embedding_{name}", health.get(name, math.nan))
 
-    def _end_if_orphaned(self) -> None:
-        """Stop when the master was killed: an orphan would keep the port and the gallery's lock for ever."""
-        if self._parent and os.getppid() != self._parent:
-            log.error("the master process %d is gone; worker %d ends", self._parent, os.getpid())
-            self._parent = 0
-            os.kill(os.getpid(), signal.SIGTERM)
 
-
-def _set_level(level: int) -> int:
-    """Set the level of all our loggers and return what it was; the handlers are BentoML's."""
-    ours = logging.getLogger("lifelong")
-    before = ours.level
-    ours.setLevel(level)
-    return before
+def _started(part: Part | None) -> Part:
+    """Return a part of a server that has started; raise `Unavailable` before and after."""
+    if part is None:
+        raise Unavailable("the server is starting or stopping; try again in a moment")
+    return part

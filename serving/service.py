@@ -77,6 +77,7 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
         metrics={"enabled": False},  # its labels are raw paths: they grow without bound
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},  # off does not mean free: 134 us per request
+        ssl=settings.tls(),
     )
 
     def document() -> dict[str, Any]:
@@ -92,12 +93,12 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
     return service
 
 
-def _settings() -> Settings:
-    """Return the settings of this process; a wrong one ends it with one line instead of BentoML's traceback."""
+def _made() -> Any:  # noqa: ANN401
+    """Return the service of this process; a wrong setting ends it with one line instead of BentoML's traceback."""
     try:
-        return Settings.load(os.environ)
+        return make(Settings.load(os.environ), multiprocess=metrics_folder(os.environ))
     except LifelongError as error:
         raise SystemExit(f"lifelong: {error}") from None
 
 
-LifelongService = make(_settings(), multiprocess=metrics_folder(os.environ))
+LifelongService = _made()

@@ -60,6 +60,10 @@ class Settings:
     timeout_seconds: float = field(
         default=10.0, metadata=_about("seconds until a slow body (408) or a slow answer (504) is given up", 0.1)
     )
+    drain_seconds: float = field(
+        default=0.0,
+        metadata=_about("seconds between SIGTERM, with which /readyz turns 503, and the end of new connections", 0, 15),
+    )
     max_concurrency: int = field(
         default=256, metadata=_about("requests in flight per worker; more are answered 429", 1)
     )
@@ -91,8 +95,14 @@ class Settings:
     )
     tokens_file: str = field(default="", metadata=_about("file of tokens, a line NAME SCOPE SHA256 each"))
     tokens: str = field(default="", metadata=_about("the same lines, separated by ;"))
+    tls_cert: str = field(default="", metadata=_about("certificate (PEM); the server then speaks https"))
+    tls_key: str = field(default="", metadata=_about("its private key (PEM)"))
     log_json: bool = field(default=False, metadata=_about("logs as JSON, a line each"))
     access_log: bool = field(default=False, metadata=_about("log each request, except for health and metrics"))
+    otlp_endpoint: str = field(
+        default="",
+        metadata=_about("address of an OpenTelemetry collector (OTLP over HTTP) that gets a span per request"),
+    )
     public_read: bool = field(default=False, metadata=_about("reading needs no token, though tokens are set"))
     insecure: bool = field(
         default=False, metadata=_about("no tokens: who connects over loopback may write and administrate")
@@ -104,6 +114,20 @@ class Settings:
             value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
             if isinstance(value, int | float) and not low <= value <= high:
                 raise ConfigError(f"{variable(each.name)} must be in {low}..{high}, got {value}")
+
+    def tls(self) -> dict[str, Any]:
+        """Return what BentoML must know to speak https.
+
+        Raises:
+            ConfigError: One of certificate and key is not set, or not there.
+        """
+        paths = [path for path in (self.tls_cert, self.tls_key) if path]
+        if len(paths) == 1:
+            raise ConfigError("LIFELONG_TLS_CERT and LIFELONG_TLS_KEY belong together; set both")
+        for path in paths:
+            if not Path(path).is_file():
+                raise ConfigError(f"{path} is missing; TLS needs a certificate and its private key in PEM files")
+        return {"enabled": True, "certfile": self.tls_cert, "keyfile": self.tls_key} if paths else {"enabled": False}
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Settings:

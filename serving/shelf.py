@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from lifelong.errors import Locked, NotFound
+from lifelong.errors import Behind, Locked, NotFound
 from lifelong.gallery.base import Row, Stats, Vectors, View
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.opening import opened
 from lifelong.gallery.pgvector import PgVectorGallery
 from lifelong.types import Space
 
+REACH_SECONDS = 0.5  # that a request waits for a change; it holds a handler thread so long
 PATIENCE_SECONDS = 10.0  # for another worker that is just making the gallery
 
 
@@ -76,6 +77,23 @@ class Shelf:
     def refresh(self) -> int:
         """See what the writer has written; return the newest sequence number."""
         return self._gallery.refresh()
+
+    def reach(self, sequence: int) -> None:
+        """Return once change number `sequence` is seen here.
+
+        What was acknowledged is committed, so one look is enough, unless the database is a copy that lags behind.
+
+        Raises:
+            Behind: It was not seen in `REACH_SECONDS`.
+        """
+        until = time.monotonic() + REACH_SECONDS
+        while (seen := self.view().sequence) < sequence and (seen := self.refresh()) < sequence:
+            if time.monotonic() > until:
+                raise Behind(
+                    f"the gallery is at change {seen}, and the request wants to see {sequence}; it was written to "
+                    "another gallery, or this one is an older copy: read without x-gallery-sequence, or write again"
+                )
+            time.sleep(REACH_SECONDS / 50)
 
     def close(self) -> None:
         """Let go of files and locks."""

@@ -31,6 +31,7 @@ class Storing(Routes):
     def get(self, form: forms.GetForm) -> answers.Rows:
         """Return stored rows by id; ids that are not there are left out."""
         slot, ids = self.runtime.slot, decode.identifiers(form.ids, self.runtime.settings.max_rows)
+        slot.shelf.reach(form.exchange.change)
         live, found = slot.live, slot.shelf.get(ids)
         self.runtime.handled("/v1/gallery/get", len(ids))
         with_vectors = decode.boolean(form.vectors, "vectors")

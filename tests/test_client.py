@@ -36,6 +36,8 @@ class Script(BaseHTTPRequestHandler):
             return
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
+        for name, value in self.server.extra.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
         if close:  # as a server does with a connection that was idle for too long: without saying so
@@ -52,6 +54,7 @@ class Script(BaseHTTPRequestHandler):
 def server():
     found = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     found.daemon_threads = True
+    found.extra: dict[str, str] = {}
     found.asked, found.heads, found.answers = [], [], [(200, b"{}", False)]
     found.url = f"http://127.0.0.1:{found.server_port}"
     thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
@@ -109,6 +112,50 @@ def test_one_connection_is_kept(client, server):
         client.versions()
 
     assert len({address for _, _, _, address in server.asked}) == 1
+
+
+def sequences(server):
+    return [head.get("x-gallery-sequence") for head in server.heads]
+
+
+def test_a_client_reads_what_it_wrote(client, server):
+    """The number of its last write goes along with what it asks next; told that it is not there, it forgets it."""
+    client.search([[1.0]])
+    server.extra = {"x-gallery-sequence": "7"}
+    client.add(["a"], [[1.0]])
+    server.extra = {}
+    client.search([[1.0]])
+    problem = Problem.of(errors.Behind("at change 3"))
+    server.answers = [(412, problem.body(1, "r"), False), (200, b"{}", False)]
+    with pytest.raises(errors.Behind):
+        client.search([[1.0]])
+    client.search([[1.0]])
+
+    assert sequences(server) == [None, None, "7", "7", None]
+
+
+def test_clients_of_one_pool_read_what_any_of_them_wrote(server):
+    """The connections of an AsyncClient share the number."""
+
+    async def both():
+        async with AsyncClient(server.url, connections=2) as pool:
+            server.extra = {"x-gallery-sequence": "9"}
+            await pool.add(["a"], [[1.0]])
+            server.extra = {}
+            await asyncio.gather(*(pool.search([[1.0]]) for _ in range(4)))
+
+    asyncio.run(both())
+
+    assert sequences(server) == [None, *["9"] * 4]
+
+
+def test_who_cannot_write_here_is_asked_on_a_new_connection(server):
+    """A kept connection would ask the same worker again and again."""
+    server.answers = [(409, Problem.of(errors.Locked("another")).body(1, "r"), False), (200, b"{}", False)]
+    with Client(server.url, retries=1, pause=0.001) as client:
+        client.add(["a"], [[1.0]])
+
+    assert len({address for _, _, _, address in server.asked}) == 2
 
 
 def test_a_connection_closed_while_idle_is_opened_again(client, server):

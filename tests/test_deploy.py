@@ -122,6 +122,9 @@ def test_containers_are_locked_down_and_probed() -> None:
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    drain = next(float(e["value"]) for e in container["env"] if e["name"] == "LIFELONG_DRAIN_SECONDS")
+    seen = container["readinessProbe"]["periodSeconds"] * container["readinessProbe"]["failureThreshold"]
+    assert seen <= drain < pod["terminationGracePeriodSeconds"] - 30  # BentoML waits 30 s for its workers
     (service,) = [d for d in documents() if d["kind"] == "Service"]
     assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
     claims = {d["metadata"]["name"] for d in documents() if d["kind"] == "PersistentVolumeClaim"}

@@ -102,6 +102,23 @@ def test_rows_that_are_added_are_found_by_sample_and_by_vector(client):
     assert checked(client.get("/v1/gallery"))["rows"] == 1
 
 
+def test_a_request_may_ask_to_see_a_change(client):
+    """The answer to a write names it in its head; what is not there, or no number, is said."""
+    added = client.post("/v1/gallery/add", json={"ids": ["a"], "x": X[:1]})
+    assert added.headers["x-gallery-sequence"] == str(checked(added)["sequence"]) == "1"
+    see = {"headers": {"x-gallery-sequence": "1"}}
+    assert checked(client.post("/v1/search", json={"x": X[:1]}, **see))["hits"][0][0]["id"] == "a"
+    assert checked(client.get("/v1/gallery", **see))["rows"] == 1
+    for route, body in (("/v1/search", {"x": X[:1]}), ("/v1/gallery/get", {"ids": ["a"]})):
+        told = checked(client.post(route, json=body, headers={"x-gallery-sequence": "2"}), 412)
+        assert told["title"] == "Behind" and "at change 1, and the request wants to see 2" in told["detail"]
+        assert (
+            "x-gallery-sequence"
+            in checked(client.post(route, json=body, headers={"x-gallery-sequence": "-1"}), 400)["detail"]
+        )
+    assert "x-gallery-sequence" not in client.post("/v1/search", json={"x": X[:1]}).headers
+
+
 def test_vectors_of_another_space_are_refused(client):
     """A client that embedded before a swap must not get hits that mean nothing."""
     vectors = {"vectors": [[1.0, 2.0, 3.0, 4.0]], "space": "elsewhere"}

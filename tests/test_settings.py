@@ -96,3 +96,15 @@ def test_the_metrics_folder_is_what_bentoml_says():
     assert metrics_folder({"PROMETHEUS_MULTIPROC_DIR": "/m"}) == "/m"
     assert metrics_folder({"PROMETHEUS_MULTIPROC_DIR": ""}) is None
     assert metrics_folder({}) is None
+
+
+def test_tls_needs_both_files_and_they_must_be_there(tmp_path):
+    """Said when the server starts, and not by the first client."""
+    (tmp_path / "cert.pem").touch()
+    with pytest.raises(ConfigError, match="belong together"):
+        Settings(tls_cert=str(tmp_path / "cert.pem")).tls()
+    with pytest.raises(ConfigError, match=r"key\.pem is missing"):
+        Settings(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem")).tls()
+    (tmp_path / "key.pem").touch()
+    assert Settings(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem")).tls()["enabled"]
+    assert Settings().tls() == {"enabled": False}

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lifelong.errors import Locked, Unavailable
+from lifelong.errors import Behind, Locked, Unavailable
 from lifelong.release.spaces import proof
 from serving.live import Live
 from serving.shelf import Shelf
@@ -675,4 +675,20 @@ def test_a_follower_refuses_to_write_and_takes_over(tmp_path, kit):
 
     assert not two.follows
     assert two.view().stats().rows == 3
+    two.close()
+
+
+def test_an_acknowledged_change_is_seen_by_any_worker(tmp_path, kit):
+    """Without a look in between the follower does not know the row; asked for the change, it does, or says why not."""
+    space, x = kit.numbered(1).space, np.ones((1, 4), np.float32)
+    one = Shelf(tmp_path / "g")
+    two = Shelf(tmp_path / "g")
+    sequence = one.add(["a"], x, space, None)
+    assert two.view().stats().rows == 0
+    two.reach(sequence)
+    assert [row.id for row in two.get(["a"]) if row] == ["a"]
+    assert two.view().stats().rows == 1
+    with pytest.raises(Behind, match="is at change 1, and the request wants to see 7"):
+        two.reach(7)
+    one.close()
     two.close()

@@ -13,24 +13,40 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SERVICE = "serving.service:LifelongService"
 
 
-def command(host: str, port: int, tls: tuple[Path, Path] | None = None) -> list[str]:
-    """Return the command line of the server; `tls` is its certificate and private key."""
+def command(host: str, port: int) -> list[str]:
+    """Return the command line of the server."""
     if not 0 < port < 65536:
         raise ConfigError(f"a port lies in 1..65535, got {port}")
-    line = [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
-    return [*line, "--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])] if tls else line
+    return [sys.executable, "-m", "bentoml", "serve", SERVICE, "--host", host, "--port", str(port)]
 
 
 def environment(
-    registry: Path | str, state: Path, base: Mapping[str, str], gallery: str = "", *, insecure: bool = False
+    registry: Path | str,
+    state: Path,
+    base: Mapping[str, str],
+    gallery: str = "",
+    *,
+    insecure: bool = False,
+    tls: tuple[Path, Path] | None = None,
 ) -> dict[str, str]:
-    """Return the environment of the server: threads bound before torch is imported, nothing phoned home."""
+    """Return the environment of the server: threads bound before torch is imported, nothing phoned home.
+
+    Args:
+        registry: Its folder, or the address of a store.
+        state: Folder of the server.
+        base: Environment to start from.
+        gallery: Connection strings, if it is not in the state folder.
+        insecure: No tokens.
+        tls: Certificate and private key.
+    """
     folder = registry if isinstance(registry, Path) else state / "registry"  # of a store, its copy
     fixed = {"LIFELONG_REGISTRY": str(folder.absolute()), "LIFELONG_STATE": str(state.absolute())}
     if not isinstance(registry, Path):
         fixed["LIFELONG_REMOTE"] = registry
     if gallery:
         fixed["LIFELONG_GALLERY"] = gallery
+    if tls:
+        fixed |= {"LIFELONG_TLS_CERT": str(tls[0]), "LIFELONG_TLS_KEY": str(tls[1])}
     defaults = {
         "OMP_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
@@ -61,5 +77,5 @@ def run(
         if not path.is_file():
             raise NotFound(f"{path} is missing; TLS needs a certificate and its private key in PEM files")
     state.mkdir(parents=True, exist_ok=True)
-    line = command(host, port, tls)
-    os.execve(line[0], line, environment(registry, state, os.environ, gallery, insecure=insecure))
+    line = command(host, port)
+    os.execve(line[0], line, environment(registry, state, os.environ, gallery, insecure=insecure, tls=tls))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-import ssl
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import pytest
 from servers import Server, load, metric, mixed, wait
 
 from lifelong import tokens
+from lifelong.client import Client, Written
+from lifelong.errors import Forbidden, Unavailable
 from lifelong.release.registry import Registry
 from lifelong.release.rollout import Rollouts
 
@@ -91,9 +92,29 @@ def test_two_workers_follow_every_step_and_nothing_fails_or_mixes(server, kit):
     assert Rollouts(registry).read().shadow.version == 3
 
 
+def test_an_acknowledged_write_is_found_by_any_worker(server, kit):
+    """Two workers that look at nothing by themselves: each row is found on every connection once it is written."""
+    server.settings = {"LIFELONG_WORKERS": "2", "LIFELONG_POLL_SECONDS": "3600"}
+    Registry(server.folder / "registry", create=True).publish(kit.numbered(1))
+    server.start().up()
+    wait(lambda: len(call(server, "/v1/rollout")[1]["workers"]) == 2, 120)
+    written = Written()
+    lost = 0
+    with Client(server.url, timeout=30, retries=200, pause=0.001, written=written) as writer:
+        for turn in range(10):
+            writer.add([f"row-{turn}"], X)
+            for _ in range(6):  # each on a connection of its own: any worker may get it
+                lost += call(server, "/v1/gallery")[1]["rows"] <= turn
+                with Client(server.url, timeout=30, written=written) as reader:
+                    assert reader.get([f"row-{turn}"])["missing"] == 0
+                    assert len(reader.search(X, k=100)["hits"][0]) == turn + 1
+
+    assert lost > 0  # without the number, the worker that does not write had not heard of some
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_the_command_serves_https_with_a_token(tmp_path, kit):
-    """`lifelong serve --tls-cert --tls-key`, as the pages say."""
+def test_the_command_serves_https_with_a_token(tmp_path, kit, monkeypatch):
+    """`lifelong serve --tls-cert --tls-key`, as the pages say; who does not know the certificate refuses it."""
     Registry(tmp_path / "registry", create=True).publish(kit.numbered(1))
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     made += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "1", "-subj", "/CN=localhost"]
@@ -104,18 +125,19 @@ def test_the_command_serves_https_with_a_token(tmp_path, kit):
     line = [sys.executable, "-m", "lifelong.cli", "serve", "--registry", "registry", "--state", "state"]
     probe.command = [*line, "--port", "{port}", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]
     probe.start()
-    context = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+    url = f"https://localhost:{probe.port}"
     try:
-
-        def asked(head):
-            connection = http.client.HTTPSConnection("127.0.0.1", probe.port, context=context, timeout=30)
-            try:
-                return call(probe, "/v1/predict", {"x": X}, head, connection)[0]
-            except OSError:
-                return 0
-
-        wait(lambda: asked({"authorization": f"Bearer {secret}"}) == 200, 120)
-        assert asked({}) == 401
+        with Client(url, token=secret) as client:
+            assert client.ready(120)
+            assert client.predict(X)["version"] == 1
+        with Client(url) as nobody, pytest.raises(Forbidden):
+            nobody.predict(X)
+        with Client(f"http://localhost:{probe.port}", token=secret) as plain, pytest.raises(Unavailable):
+            plain.versions()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        with Client(url, token=secret) as distrustful, pytest.raises(Unavailable, match="certificate verify failed"):
+            distrustful.versions()
     finally:
         probe.kill()
     assert secret not in probe.log

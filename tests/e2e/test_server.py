@@ -250,6 +250,56 @@ def test_a_worker_whose_master_was_killed_ends_by_itself(server, kit):
         assert client.add(["b"], X)["sequence"] == 2
 
 
+def begun(server: Server, body: bytes) -> socket.socket:
+    """A connection on which a prediction is under way: all of its body but the last byte was sent."""
+    head = f"POST /v1/predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    connection.sendall(head.encode() + b"\r\n" + body[:-1])
+    return connection
+
+
+def received(connection: socket.socket) -> bytes:
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_sigterm_drains(server, kit, workers=2):
+    """Not ready first, answering still; then no new connection, and what is under way is answered; then the end."""
+    server.settings = {"LIFELONG_DRAIN_SECONDS": "3", "LIFELONG_WORKERS": str(workers)}
+    Registry(server.folder / "registry", create=True).publish(kit.numbered(1))
+    with server.start().up() as client:
+        assert client.ready(60)
+    wait(
+        lambda: (
+            len(server.workers()) == workers and len(json.loads(get(server, "/v1/rollout")[1])["workers"]) == workers
+        )
+    )
+    body = json.dumps({"x": X}).encode()
+    waiting = [begun(server, body) for _ in range(6)]
+    time.sleep(0.5)  # until the server has read them: it ends a connection on which nothing was asked
+    server.process.terminate()
+    wait(lambda: get(server, "/readyz")[0] == 503)
+    assert "about to stop" in get(server, "/readyz")[1]
+    status, _, head = get(server, "/livez")
+    assert (status, head["connection"]) == (200, "close")
+    assert send(server, "/v1/predict", body)[0] == 200
+
+    wait(lambda: server.log.count("drained: no new connections") == workers)
+    time.sleep(0.5)
+    assert server.process.poll() is None
+    for connection in waiting:
+        connection.sendall(body[-1:])
+    answers = [received(connection) for connection in waiting]
+    for connection in waiting:
+        connection.close()
+    server.process.wait(30)
+
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 6
+    assert "Traceback" not in server.log
+
+
 def test_a_terminated_server_finishes_and_leaves_nothing(server, kit):
     """SIGTERM: exit without a traceback, and the gallery can be opened again at once."""
     from lifelong.gallery.embedded import EmbeddedGallery

@@ -77,6 +77,8 @@ SERVING |= {"files"}  # LAST_GOOD is replaced as a whole, by the one function th
 KEPT_APART = {
     "avalanche": {f"lifelong/adapters/{file}.py" for file in ("avalanche", "classics", "counting", "peers")},
     "ray": {"lifelong/adapters/ray.py"},
+    "mlflow": {"lifelong/adapters/sinks.py"},
+    "wandb": {"lifelong/adapters/sinks.py"},
     "torchvision": {"lifelong/data.py", "lifelong/datauser.py"},
     "sklearn": {"lifelong/data.py"},
     "matplotlib": {

@@ -53,14 +53,15 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }  # fmt: skip
 # Why a row may not agree with ours; measured in benchmarks/studies/baselines.py, told in docs/log.md.
 NOTES: Mapping[str, str] = {
-    "Replay": "takes samples into its memory when an experience has ended, ours at every step, which costs ours 1 to "
-    "2 points where boundaries are known",
+    "Replay": "takes samples into its memory when an experience has ended, ours at every step, which costs ours 2 to "
+    "6 points where boundaries are known",
     "EWC": "squares the mean gradient of a batch, so its Fisher information shrinks with the batch size; ours takes "
     "single samples",
     "SynapticIntelligence": "equals Naive bit for bit on a CPU: the old weights that it compares with alias the "
     "live ones",
     "MAS": "averages gradients over a batch before it takes their size, and importances over experiences; ours takes "
     "single samples and adds up",
+    "AGEM": "keeps a part of fixed size for each experience; ours shares its memory among those there are",
     "GEM": "needs quadprog, which Avalanche does not install",
     "GDumb": "trains as many passes as an experience has; ours takes 30 with a falling learning rate",
     "DER": "is DER++ (beta .5, compare derpp), keeps the logits of an experience's end; ours renews those it keeps",

@@ -2,10 +2,10 @@
 
 Counted in full: what a strategy does around an experience (`begin`, `prepare`, `end`: Fisher information, bases,
 means). Of the steps some are counted, and multiplied by samples, rehearsed ones included: the first of an experience,
-if it is one of the first few, if it brings new classes, or if at most one step in two hundred has been counted so far; of
-the first experience the second too (memories are empty before). That is exact for plain training, close where a step's
-cost changes within an experience, and costs at most 3 % of a run (benchmarks/speed/meter.py), a run of a strategy that
-trains a network anew around an experience excepted.
+if it is one of the first few, or if so far at most one step in two hundred has been counted (in a hundred, if it brings
+new classes); of the first experience the second too (memories are empty before). That is exact for plain training,
+close where a step's cost changes within an experience, and adds about 2 % to a run of a thousand steps
+(benchmarks/speed/meter.py), unless a strategy trains a network anew around an experience.
 
 Source: torch's formulas for matrix products and convolutions (`torch.utils.flop_counter`), which has none for
 decompositions, distances and sorting: those are added here, by the usual leading terms.
@@ -117,9 +117,11 @@ class Meter:
         self._mode: Operations | None = None
         self._each = 0.0  # operations per sample, new or rehearsed
         self._step = self._seen = self._steps = self._measured = 0
+        self._wanted = False  # whether the first step of the experience that has begun is to be counted
         for hook in HOOKS:
             if getattr(type(learner.strategy), hook) is not getattr(Strategy, hook):
                 setattr(learner.strategy, hook, self._counted(getattr(learner.strategy, hook)))
+        learner.strategy.prepare = self._last(learner.strategy.prepare)  # type: ignore[method-assign]
 
     def fit(self, experience: Experience, epochs: int, on_step: Callable[[], None] | None = None) -> None:
         """Let the learner learn `experience`, and count."""
@@ -130,8 +132,7 @@ class Meter:
             if on_step:
                 on_step()
 
-        if self._due(experience):
-            self._enter()
+        self._wanted = self._due(experience)
         try:
             self._learner.fit(experience, epochs, on_step=stepped)
         finally:
@@ -142,7 +143,7 @@ class Meter:
         labels = self._learner.labels
         if experience.index < FIRST or self._measured * EVERY <= self._steps:
             return True
-        return any(label not in labels for label in experience.classes)
+        return self._measured * EVERY <= 2 * self._steps and any(c not in labels for c in experience.classes)
 
     def _presented(self) -> int:
         counters = self._learner.counters
@@ -171,6 +172,17 @@ class Meter:
             return None
         TorchDispatchMode.__exit__(mode, None, None, None)
         return mode.total
+
+    def _last(self, prepare: Callable[..., Experience]) -> Callable[..., Experience]:
+        """Return `prepare`, which is called right before the first step, and begins to count that."""
+
+        def run(*args: Any) -> Experience:  # noqa: ANN401 - the hook's
+            experience = prepare(*args)
+            if self._wanted:
+                self._enter()
+            return experience
+
+        return run
 
     def _counted(self, hook: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:  # noqa: ANN401 - a hook's

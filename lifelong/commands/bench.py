@@ -38,9 +38,11 @@ def run(
     out: Path,
     data_root: Path | None,
     as_json: bool,
+    sinks: Sequence[str] = (),
     **common: Any,  # noqa: ANN401 - fields of every job
 ) -> bool:
     """Run what is not done yet of the grid in `out`, write and print its report; return whether nothing failed."""
+    bench_report.refuse(sinks)
     grid = _grid(strategies.split(","), scenarios.split(","), seeds, common)
     attempt = secrets.token_hex(4)
 
@@ -58,7 +60,7 @@ def run(
     about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
     store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
     settle(store, grid)
-    bench_report.write(store)
+    bench_report.write(store, sinks)
     bench_report.show(out, as_json=as_json)
     if not as_json:
         tables.console.print(f"report: {out / 'report.html'}", soft_wrap=True)

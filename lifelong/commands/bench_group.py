@@ -9,6 +9,8 @@ import click
 
 from lifelong.commands.options import DATA_ROOT, JSON
 
+SINK = "Also write each cell for tensorboard, wandb (offline) or mlflow (files)."
+
 
 @click.group()
 def bench() -> None:
@@ -52,6 +54,7 @@ def bench() -> None:
 @click.option("--memory", type=int, help="Budget of bytes kept beside the model: memories are made as large as fits.")
 @click.option("--jobs", default=2, show_default=True, help="Processes, of one thread each.")
 @click.option("--ray", metavar="ADDRESS", help="Run on this Ray cluster (auto finds one, local starts one) instead.")
+@click.option("--sink", "sinks", multiple=True, metavar="KIND:FOLDER", help=SINK)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -92,6 +95,7 @@ def bench_show(**options: Any) -> None:  # noqa: ANN401
 
 @bench.command("report")
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--sink", "sinks", multiple=True, metavar="KIND:FOLDER", help=SINK)
 def bench_report(**options: Any) -> None:  # noqa: ANN401
     """Write the tables, pictures and the page of a grid anew."""
     from lifelong.commands import bench_report as command

@@ -13,6 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lifelong import files
+from lifelong.adapters import sinks as outside
 from lifelong.bench import tables as rows
 from lifelong.bench.compare import differences, finished, versions
 from lifelong.bench.spread import chance, said
@@ -21,19 +22,33 @@ from lifelong.commands import tables
 from lifelong.errors import ConfigError
 
 
-def write(store: Store) -> None:
-    """Write `results.json`, `results.csv`, `results.parquet` (where pyarrow is there), `report.html` and pictures."""
+def write(store: Store, sinks: Sequence[str] = ()) -> None:
+    """Write `results.json`, `results.csv`, `results.parquet` (where pyarrow is there), `report.html` and pictures.
+
+    Args:
+        store: Of the grid.
+        sinks: Where else to write its cells, see `lifelong.adapters.sinks.send`.
+    """
     cells, standings = rows.cells(store), rows.standings(store)
     body = _plain({"cells": cells, "standings": standings})
     files.write_atomic(store.folder / "results.json", files.canonical_json(body))
     files.write_atomic(store.folder / "results.csv", _csv(cells))
     _parquet(store.folder / "results.parquet", cells)
     _page(store, standings)
+    for where in sinks:
+        outside.send(store, where)
 
 
-def report(folder: Path) -> None:
+def refuse(sinks: Sequence[str]) -> None:
+    """Refuse what is no sink before anything is run."""
+    for where in sinks:
+        outside.parted(where)
+
+
+def report(folder: Path, sinks: Sequence[str] = ()) -> None:
     """Write the report of the grid in `folder` anew."""
-    write(Store(folder))
+    refuse(sinks)
+    write(Store(folder), sinks)
     tables.console.print(f"written: {folder / 'report.html'}")
 
 

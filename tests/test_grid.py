@@ -88,6 +88,17 @@ def test_finished_cells_are_never_run_again(grid, monkeypatch):
     workers.work(grid, [j for j in JOBS if grid.result(j)], "second")
 
 
+def test_what_older_code_gave_is_shown_but_run_again(grid, tmp_path):
+    store = Store.create(tmp_path, JOBS[:1], {})
+    assert not store.settled(JOBS[0], "a")
+    store.write(JOBS[0], grid.result(JOBS[0]), {})
+    assert store.settled(JOBS[0], "a")
+    store.write(JOBS[0], {**grid.result(JOBS[0]), "revision": 1}, {})
+    assert store.result(JOBS[0]) and not store.settled(JOBS[0], "a")
+    store.fail(JOBS[0], "failed", "out of luck", "a")
+    assert store.settled(JOBS[0], "a") and store.result(JOBS[0]) is None
+
+
 def test_a_changed_job_is_not_answered_by_an_old_result(grid):
     assert grid.result(replace(JOBS[0], lr=0.2)) is None
 

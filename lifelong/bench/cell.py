@@ -19,7 +19,7 @@ from torch import nn
 
 from lifelong import compose, plugins
 from lifelong.bench import calibration, metrics, prequential
-from lifelong.bench.job import Job
+from lifelong.bench.job import REVISION, Job
 from lifelong.bench.meter import Meter
 from lifelong.errors import ConfigError
 from lifelong.labels import LabelMap
@@ -80,7 +80,8 @@ def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -
         "numpy": numpy.__version__,
         "machine": platform.machine(),
     }
-    return Outcome({"job": job.plain(), "digest": job.digest, "signature": stream.signature, **found}, cost)
+    named = {"job": job.plain(), "digest": job.digest, "revision": REVISION, "signature": stream.signature}
+    return Outcome({**named, **found}, cost)
 
 
 def stream_of(job: Job, root: Path | None) -> Scenario:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from lifelong import files
-from lifelong.bench.job import Job
+from lifelong.bench.job import REVISION, Job
 from lifelong.errors import ConfigError
 from lifelong.locks import FileLock, held
 
@@ -94,12 +94,15 @@ class Store:
 
     def fail(self, job: Job, kind: str, reason: str, attempt: str) -> None:
         """Keep why `job` gave nothing in this `attempt` of the grid; another attempt may try again."""
+        self.path("cells", job).unlink(missing_ok=True)  # of older code, or it would not have been tried
         self._write("failed", job, {"digest": job.digest, "kind": kind, "reason": reason, "attempt": attempt})
 
     def settled(self, job: Job, attempt: str) -> bool:
-        """Whether there is nothing left to do for `job` in this attempt."""
-        failure = self.failure(job)
-        return self.result(job) is not None or (failure is not None and failure["attempt"] == attempt)
+        """Whether there is nothing left to do for `job` in this attempt; what older code gave does not count."""
+        result, failure = self.result(job), self.failure(job)
+        if result is not None and result.get("revision") == REVISION:
+            return True
+        return failure is not None and bool(failure["attempt"] == attempt)
 
     def claim(self, job: Job) -> FileLock:
         """Return the right to run `job`, held until it is closed or this process ends.

@@ -18,7 +18,7 @@ from lifelong.bench.store import Store
 from lifelong.bench.tables import SHOWN, ran_on
 from lifelong.commands import bench_figures
 
-COMMON = ("model", "model_settings", "epochs", "batch_size", "optimizer", "momentum", "flops")
+COMMON = ("model", "model_settings", "epochs", "batch_size", "optimizer", "momentum", "flops", "rehearsals", "memory")
 ONLINE = {
     "prequential": "share of samples predicted right before they were learned",
     "majority": "the same for who always says the most frequent label so far",
@@ -75,7 +75,7 @@ def _scenario(store: Store, name: str, standings: Sequence[Mapping[str, Any]]) -
         "without": [one for row in mine for one in _without(row)],
         "metrics": [metric for metric in SHOWN if any(metric in row["metrics"] for row in done)],
         "pictures": pictures,
-        "common": {key: results[0]["job"][key] for key in COMMON if results[0]["job"][key]} if results else {},
+        "common": {key: value for key in COMMON if (value := results[0]["job"].get(key))} if results else {},
         "searched": list(searched.values()),
         "signature": results[0]["signature"] if results else {},
         "leaks": (store.grid()["about"].get("leaks") or {}).get(name, {}),

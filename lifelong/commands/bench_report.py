@@ -144,7 +144,7 @@ def _parquet(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
 def _page(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
     try:
         from lifelong.commands import bench_page
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError("a report needs Jinja2 and Matplotlib: pip install 'lifelong[bench]'") from error
     bench_page.write(store, standings)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,9 @@ from lifelong.learning import Learner, Optim, Strategy, learner
 from lifelong.learning.optimizers import straight
 from lifelong.models import build
 from lifelong.models.layers import matrix
-from lifelong.models.products import follow, inside
+from lifelong.models.products import follow, inside, take_out
 from lifelong.models.rails import Along, Felt, Rail, answer_now, cheaper, scaled_now
+from lifelong.models.records import Record
 from lifelong.types import Batch, Experience
 from strategies.cuber import CUBER
 from strategies.gpm import GPM
@@ -139,3 +142,32 @@ def test_one_layer_of_an_answer_is_one_product():
 
     found = answer_now(layer(x), x, offsets, track, Felt())
     torch.testing.assert_close(found, torch.cat([x, torch.ones(5, 1).double()], 1) @ dense.T)
+
+
+@pytest.mark.parametrize("outputs", [4, 3])
+def test_where_every_column_is_free_nothing_is_masked_and_nothing_else_changes(outputs):
+    """The short cut against the mask of ones, in what comes through and in the gradient; bit for bit."""
+    layer, offsets = nn.Linear(6, 4).double(), drawn(2, 3, 3, seed=2)
+    masked = rail(layer, offsets, outputs, [0, 1, 2, 3, 4])
+    loose = replace(masked, loose=True)
+    some, scales, felt, more, gradient = (drawn(*shape, seed=3) for shape in ((4, 4), (4, 4), (4, 5), (4, 5), (4, 6)))
+
+    assert torch.equal(masked.through(some, scales), loose.through(some, scales))
+    found = []
+    for short in (False, True):
+        layer.weight.grad, layer.bias.grad = gradient.clone(), gradient[:, 0].clone()
+        moved = take_out(layer, masked.memory, outputs, masked.free, felt_OK=felt, more_OK=more.clone(), loose=short)
+        found.append([moved, layer.weight.grad, layer.bias.grad])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_column_of_two_free_spans_is_pulled_to_both_anchors():
+    layer, memory = nn.Linear(6, 4).double(), torch.linalg.qr(drawn(7, 5, seed=1)).Q
+    record = Record(memory, held=follow(layer, memory, layer.weight.new_zeros(0, 0)), outputs=3)
+    layer.weight.grad, layer.bias.grad = torch.zeros_like(layer.weight), torch.zeros_like(layer.bias)
+    part = drawn(3, 4, seed=2)
+    record.correct(layer, None, (torch.tensor([0, 2, 2, 4]), part))
+
+    pulls = torch.zeros(4, 5, dtype=torch.float64)
+    pulls[:3, 0], pulls[:3, 2], pulls[:3, 4] = part[:, 0], part[:, 1] + part[:, 2], part[:, 3]
+    torch.testing.assert_close(torch.cat([layer.weight.grad, layer.bias.grad[:, None]], 1), pulls @ memory.T)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 import torch.distributed as dist
 import two_ranks
 from torch import nn
 
+from lifelong import plugins
 from lifelong.checks import digest
 from lifelong.errors import ConfigError
 from lifelong.following.along import taken, taking
@@ -38,6 +42,13 @@ def test_a_process_that_torchrun_did_not_start_is_alone():
         assert ranks is ALONE
     assert (ranks.first, ranks.count, ranks.about) == (True, 1, {})
     assert not dist.is_initialized()
+
+
+def test_the_page_names_the_strategies_that_do_not_declare_it():
+    said = Path(__file__).parents[1].joinpath("docs", "distributed.md").read_text()
+    missing = {name for name in plugins.names("strategy") if not plugins.find("strategy", name).needs.distributed}
+
+    assert set(re.findall(r"^\* `(\w+)` (?!and)", said, re.MULTILINE)) == missing
 
 
 class Undeclared(Strategy):

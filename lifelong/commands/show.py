@@ -23,11 +23,12 @@ def strategies(*, as_json: bool) -> None:
         about = (inspect.getdoc(kind) or "").split("\n")[0]
         arguments = {p.name: p.default for p in inspect.signature(kind).parameters.values() if p.name != "self"}
         scenarios_for = sorted(needs.scenarios)
-        rows.append({"name": name, "about": about, "arguments": arguments, "needs": wants, "scenarios": scenarios_for})
+        facts = {"needs": wants, "scenarios": scenarios_for, "distributed": needs.distributed}
+        rows.append({"name": name, "about": about, "arguments": arguments, **facts})
     if as_json:
         tables.emit(rows)
         return
-    listed = [[r["name"], r["about"], ", ".join(f"{k}={v}" for k, v in r["arguments"].items())] for r in rows]  # type: ignore[attr-defined]
+    listed = [[r["name"], r["about"], ", ".join(f"{k}={v}" for k, v in r["arguments"].items())] for r in rows]
     tables.show("Strategies", ["name", "what it does", "arguments"], listed)
 
 

@@ -88,7 +88,6 @@ def mean_gradient(
         raise DataError("importance is a mean over samples, got none")
     if size < 1:
         raise ConfigError(f"size must be at least 1, got {size}")
-    weights = {name: p.detach() for name, p in trained(model).items()}
 
     def one(w: Importance, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         out = functional_call(model, w, (x[None], task[None]))
@@ -102,6 +101,7 @@ def mean_gradient(
         rows = batch[start : start + size].to(_device(model))
         part = summed(model, rows, value, fold)
         if part is None:
+            weights = {name: p.detach() for name, p in trained(model).items()}
             part = {name: fold(g).sum(0) for name, g in each(weights, rows.x, rows.y, rows.task).items()}
         total = {name: total[name] + folded for name, folded in part.items()} if total else part
     model.train(training)

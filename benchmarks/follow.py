@@ -40,8 +40,8 @@ from lifelong.sources.record import encode
 STRATEGIES = ("naive", "replay", "powerlaw", "slda", "ridge")
 SETTINGS = {"powerlaw": ["--set", "mode=stochastic"]}
 CLOSED = ("slda", "ridge")  # whose features are the inputs
-BATCH, LR, FIRST = 64, 0.05, 5_000
-APPENDED = 5_000  # records in one durable step
+BATCH, LR, FIRST = 256, 0.05, 5_000
+APPENDED = 20_000  # records in one durable step
 SAID = re.compile(r"^(\d+) samples, ")
 TICKS = os.sysconf("SC_CLK_TCK")
 Row = dict[str, Any]

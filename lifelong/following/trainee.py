@@ -34,7 +34,7 @@ class Trainee:
 
     def __init__(self, make: Callable[[], Learner], settings: Follow, publisher: Publisher) -> None:
         self._make, self.settings, self.publisher = make, settings, publisher
-        self.learner = make()
+        self.learner, self._used = make(), False
         refuse_unless_streaming(self.learner.strategy)
         self.windows, self.prequential, self.guard = Windows(settings), Prequential(), Guard(settings.spike)
         self.loss = 0.0
@@ -46,6 +46,7 @@ class Trainee:
             rows: In order, of one window.
             careful: Look at every weight after the step.
         """
+        self._used = True
         if not rows:
             return "", []
         first = rows[0].record.time, rows[0].sample.task
@@ -77,7 +78,7 @@ class Trainee:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave, into a fresh learner: the one before may have grown since."""
-        self.learner = self._make()
+        self.learner, self._used = self._make() if self._used else self.learner, True
         self.learner.restore(state["learner"])
         for name, part in self._parts().items():
             part.restore(state[name])

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from figures import ROOT, figure, show, write
-from follow_costs import costs
+from follow_costs import costs, processor_seconds
 
 from lifelong.compose import model_spec
 from lifelong.data import load
@@ -40,10 +40,9 @@ from lifelong.sources.record import encode
 STRATEGIES = ("naive", "replay", "powerlaw", "slda", "ridge")
 SETTINGS = {"powerlaw": ["--set", "mode=stochastic"]}
 CLOSED = ("slda", "ridge")  # whose features are the inputs
-BATCH, LR, FIRST = 64, 0.05, 5_000
-APPENDED = 5_000  # records in one durable step
+BATCH, LR, FIRST = 256, 0.05, 5_000
+APPENDED = 20_000  # records in one durable step
 SAID = re.compile(r"^(\d+) samples, ")
-TICKS = os.sysconf("SC_CLK_TCK")
 Row = dict[str, Any]
 
 
@@ -75,9 +74,8 @@ def logged(folder: Path, x: torch.Tensor, y: torch.Tensor) -> Path:
 def moment(pid: int, samples: int) -> Moment:
     """Ask the kernel how a process is."""
     status = Path(f"/proc/{pid}/status").read_text()
-    spent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     rss = int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index]
-    return Moment(samples, (int(spent[11]) + int(spent[12])) / TICKS, rss)
+    return Moment(samples, processor_seconds(pid), rss)
 
 
 def followed(name: str, log: Path, run: Path) -> tuple[list[Moment], dict[str, Any], float]:

@@ -140,7 +140,7 @@ class Meter:
 
     def _due(self, experience: Experience) -> bool:
         """Whether the first step of `experience` is to be counted."""
-        labels = self._learner.labels
+        labels = set(self._learner.labels.tolist())
         if experience.index < FIRST or self._measured * EVERY <= self._steps:
             return True
         return self._measured * EVERY <= 2 * self._steps and any(c not in labels for c in experience.classes)

@@ -40,7 +40,7 @@ class Trainee:
 
     def __init__(self, make: Callable[[], Learner], settings: Follow, publisher: Publisher) -> None:
         self._make, self.settings, self.publisher = make, settings, publisher
-        self.learner = make()
+        self.learner, self._used = make(), False
         self.ranks = self.learner.ranks
         refuse_unless_streaming(self.learner.strategy)
         publisher.merger.refuse_unless_fit(self.learner.model)
@@ -56,6 +56,7 @@ class Trainee:
             rows: In order, of one window.
             careful: Look at every weight after the step.
         """
+        self._used = True
         if not rows:
             return "", []
         if self.ranks.count > 1:  # stacking them costs
@@ -116,7 +117,7 @@ class Trainee:
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave, into a fresh learner: the one before may have grown since."""
         self.ranks.tell({"do": "restore", "state": state})
-        self.learner = self._make()
+        self.learner, self._used = self._make() if self._used else self.learner, True
         self.learner.restore(state["learner"])
         for name, part in self._parts().items():
             part.restore(state[name])

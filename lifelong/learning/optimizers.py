@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,8 @@ class Optim:
     def make(self, parameters: list[Tensor]) -> torch.optim.Optimizer:
         """Return the optimizer of `parameters`."""
         if self.name == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
+            return SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = Adam if self.name == "adam" else AdamW
         return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
     def turn(self, optimizer: torch.optim.Optimizer, samples: int, size: int) -> None:
@@ -51,10 +51,57 @@ class Optim:
         optimizer.param_groups[0]["lr"] = self.rate.at(samples, size, self.lr)
 
 
+class Uncompiled(torch.optim.Optimizer):
+    """Torch's own optimizers import its compiler, to tell it what not to compile: 900 modules, 2 s of a start.
+
+    What they do is in the functions that they wrap; where a torch does not wrap them, they are called as they are.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch does it."""
+        plain = torch.optim.Optimizer.add_param_group
+        getattr(plain, "__wrapped__", plain)(self, param_group)
+
+
+@final
+class SGD(Uncompiled, torch.optim.SGD):
+    """SGD of torch."""
+
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401 - nobody hands one in
+        """As torch does it."""
+        _step(torch.optim.SGD, self)
+
+
+@final
+class Adam(Uncompiled, torch.optim.Adam):
+    """Adam of torch."""
+
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401 - nobody hands one in
+        """As torch does it."""
+        _step(torch.optim.Adam, self)
+
+
+@final
+class AdamW(Uncompiled, torch.optim.AdamW):
+    """AdamW of torch."""
+
+    def step(self, closure: Any = None) -> Any:  # noqa: ANN401 - nobody hands one in
+        """As torch does it."""
+        _step(torch.optim.AdamW, self)
+
+
+@torch.no_grad()
+def _step(kind: type[torch.optim.Optimizer], optimizer: torch.optim.Optimizer) -> None:
+    plain: Any = kind.step
+    while hasattr(plain, "__wrapped__"):
+        plain = plain.__wrapped__
+    plain(optimizer)
+
+
 def straight(optimizer: torch.optim.Optimizer) -> float | None:
     """Return r if the next step is w - r * gradient for each parameter, None if it is anything else."""
     group = optimizer.param_groups[0]
-    if type(optimizer) is not torch.optim.SGD or len(optimizer.param_groups) > 1:
+    if not isinstance(optimizer, torch.optim.SGD) or len(optimizer.param_groups) > 1:
         return None
     return None if group["momentum"] or group["weight_decay"] or group["maximize"] else float(group["lr"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lifelong import files
-from lifelong.errors import NotFound
+from lifelong.errors import ConfigError, NotFound
 from lifelong.release.registry import Registry
 from lifelong.release.remote import Remote
 
@@ -25,10 +25,16 @@ def locate(where: Path | str, *, create: bool = False, copy: Path | None = None)
 
     Raises:
         NotFound: There is no registry, and `create` is not given.
+        ConfigError: The folder cannot be made.
         Unavailable: The store cannot be reached, or its client is not installed.
     """
     if not is_remote(where):
-        return Registry(Path(str(where).removeprefix("file://")), create=create)
+        try:
+            return Registry(Path(str(where).removeprefix("file://")), create=create)
+        except OSError as error:
+            raise ConfigError(
+                f"no registry can be made in {where}: {error}; name a folder that can be written"
+            ) from error
     text = str(where).rstrip("/")
     kept = copy or Path.home() / ".cache" / "lifelong" / files.digest(text.encode())[:16]
     remote = Remote(text, kept)

@@ -168,15 +168,23 @@ class Log(Source):
     def _read(self, limit: int) -> list[Record]:
         with _translated(self.path), self._reading():
             rows = self._db.execute(
-                'SELECT "offset", sid, time, substr(payload, 1, ?) FROM records WHERE "offset" > ? '
-                'ORDER BY "offset" LIMIT ?',
-                (self.limit + 1, self._position, limit),
+                'SELECT "offset", sid, time, CASE WHEN length(payload) <= ? THEN payload END FROM records '
+                'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
+                (self.limit, self._position, limit),
             ).fetchall()
             trimmed = int(str(self._fact("trimmed")))
         if trimmed > self._position and not self._at_start:
             self.gap(PARTITION, self._position, rows[0][0] if rows else None)
             self._position = trimmed
-        return [Record(PARTITION, offset, sid, bytes(payload), moment) for offset, sid, moment, payload in rows]
+        return [
+            Record(PARTITION, offset, sid, self._beginning(offset) if payload is None else bytes(payload), moment)
+            for offset, sid, moment, payload in rows
+        ]
+
+    def _beginning(self, offset: int) -> bytes:
+        """Return the first limit + 1 bytes of a record over the limit, without reading the rest."""
+        with _translated(self.path), self._db.blobopen("records", "payload", offset, readonly=True) as blob:
+            return blob.read(self.limit + 1)
 
     def _fact(self, key: str) -> object:
         row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()

@@ -22,13 +22,13 @@ import psutil
 import torch
 from figures import ROOT, figure
 
-from lifelong.client import Client
 from lifelong.commands.processes import free_port
 from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
 from lifelong.release.spaces import proof
+from serving.crew import Crew
 
 INPUTS, CONNECTIONS, VERSIONS = 512, 8, 4
 LABELS = [f"l{n}" for n in range(100)]
@@ -173,27 +173,28 @@ def swaps(folder: Path, workers: int, count: int) -> Iterator[dict]:
     took: dict[str, list[float]] = {"promote": [], "rollback": []}
     try:
         up(server)
-        with Client(f"http://127.0.0.1:{server.port}", timeout=60) as client:
+        # What the workers themselves say: asked over HTTP, waiting behind the load would be in the figure.
+        crew = Crew(folder / f"s{server.port}" / "workers")
 
-            def live() -> list[int]:
-                return [worker["version"] for worker in client.rollout()["workers"]]
+        def live() -> list[int | None]:
+            return [worker.version for worker in crew.read()]
 
-            while len(live()) < workers:
-                time.sleep(0.1)
-            with load(server, "json", 8.0) as ended:
-                base = ended()
-            with load(server, "json") as ended:
-                for turn in range(count):
-                    kind = ("promote", "rollback")[turn % 2]
-                    target = 2 + turn // 2 % (VERSIONS - 1) if kind == "promote" else 1
-                    registry.promote(target) if kind == "promote" else registry.rollback(1)
-                    moved = time.perf_counter()
-                    while set(live()) != {target}:
-                        time.sleep(0.01)
-                    took[kind].append(time.perf_counter() - moved)
-                    if turn == count // 4:
-                        early = server.memory()
-                late, told = server.memory(), ended()
+        while len(live()) < workers:
+            time.sleep(0.1)
+        with load(server, "json", 8.0) as ended:
+            base = ended()
+        with load(server, "json") as ended:
+            for turn in range(count):
+                kind = ("promote", "rollback")[turn % 2]
+                target = 2 + turn // 2 % (VERSIONS - 1) if kind == "promote" else 1
+                registry.promote(target) if kind == "promote" else registry.rollback(1)
+                moved = time.perf_counter()
+                while set(live()) != {target}:
+                    time.sleep(0.005)
+                took[kind].append(time.perf_counter() - moved)
+                if turn == count // 4:
+                    early = server.memory()
+            late, told = server.memory(), ended()
     finally:
         server.close()
     p99 = {kind: float(np.quantile(values, 0.99)) * 1000 for kind, values in took.items()}

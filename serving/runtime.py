@@ -126,8 +126,8 @@ class Runtime:
         """Close everything; the rows that were acknowledged are on disk already."""
         self._following.stop()
         self.ending.stop()
-        slot, router, files = self._slot, self._router, (self._shelf, self._remembered)
-        self._slot = self._shelf = self._router = self._remembered = None
+        slot, router, files = self._slot, self._router, (self._shelf, self._remembered, self._traces)
+        self._slot = self._shelf = self._router = self._remembered = self._traces = None
         if slot is not None:
             slot.stop()
         if router is not None:
@@ -136,9 +136,6 @@ class Runtime:
             if each is not None:
                 each.close()
         self.stream.close()
-        if self._traces is not None:
-            self._traces.close()
-            self._traces = None
         self.crew.leave()
         logs.level(self._level)
         logs.remove(self._handler)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    ParamType = click.ParamType[str | Path]
+else:
+    ParamType = click.ParamType  # generic in new versions only
 
 DATA_ROOT = click.option(
     "--data-root",
@@ -16,7 +22,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for mach
 SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
 
 
-class Location(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
+class Location(ParamType):
     """A folder, or the address of a store, whose two slashes a path would lose."""
 
     name = "location"

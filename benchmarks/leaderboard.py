@@ -17,6 +17,7 @@ import json
 import math
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ def table(body: Mapping[str, Any]) -> str:
     for name in names:
         said = [_said(cells.get((name, s)), best[s]) for s in scenarios]
         lines.append(f"| [{name}](docs/strategies/{name}.md) | {' | '.join(said)} |")
-    return "\n".join([*lines, "", *_notes(body)])
+    notes = [textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False) for note in _notes(body)]
+    return "\n".join([*lines, "", *notes])
 
 
 def _mean(row: Mapping[str, Any] | None) -> float:

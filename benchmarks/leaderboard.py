@@ -45,9 +45,9 @@ GRIDS = {
 }
 # Those that make embeddings comparable between versions: what they are for is measured by studies, not by accuracy.
 EXCLUDED = {
-    "align": "changes features after they were learned, for search across versions; see `compatible` in claims.json",
-    "bct": "made for search across versions; see `compatible` in claims.json",
-    "bt2": "made for search across versions; see `compatible` in claims.json",
+    "align": "changes features after they were learned, for search across versions; see `benchmarks/studies/compatible.py`",
+    "bct": "made for search across versions; see `benchmarks/studies/compatible.py`",
+    "bt2": "made for search across versions; see `benchmarks/studies/compatible.py`",
 }
 KEYS = ("scenario", "strategy", "protocol", "seeds", "failed", "excluded", "missing", "reason", "lr", "settings",
         "tuned", "leading", "p")  # fmt: skip

@@ -17,6 +17,7 @@ import json
 import math
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ GRIDS = {
 }
 # Those that make embeddings comparable between versions: what they are for is measured by studies, not by accuracy.
 EXCLUDED = {
-    "align": "changes features after they were learned, for search across versions; see `compatible` in claims.json",
-    "bct": "made for search across versions; see `compatible` in claims.json",
-    "bt2": "made for search across versions; see `compatible` in claims.json",
+    "align": "changes features after they were learned, for search across versions; see `benchmarks/studies/compatible.py`",
+    "bct": "made for search across versions; see `benchmarks/studies/compatible.py`",
+    "bt2": "made for search across versions; see `benchmarks/studies/compatible.py`",
 }
 KEYS = ("scenario", "strategy", "protocol", "seeds", "failed", "excluded", "missing", "reason", "lr", "settings",
         "tuned", "leading", "p")  # fmt: skip
@@ -118,7 +119,8 @@ def table(body: Mapping[str, Any]) -> str:
     for name in names:
         said = [_said(cells.get((name, s)), best[s]) for s in scenarios]
         lines.append(f"| [{name}](docs/strategies/{name}.md) | {' | '.join(said)} |")
-    return "\n".join([*lines, "", *_notes(body)])
+    notes = [textwrap.fill(note, 120, break_long_words=False, break_on_hyphens=False) for note in _notes(body)]
+    return "\n".join([*lines, "", *notes])
 
 
 def _mean(row: Mapping[str, Any] | None) -> float:

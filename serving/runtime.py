@@ -99,12 +99,7 @@ class Runtime:
         return self._telemetry
 
     def start(self) -> None:
-        """Open everything and go live if there is something to go live with.
-
-        Raises:
-            Unavailable: The state folder cannot be written.
-            ArtifactError: The gallery is damaged.
-        """
+        """Open everything, and go live if there is something to go live with; raises what its parts raise."""
         settings = self.settings
         self._level, self._handler = _set_level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)
@@ -133,8 +128,9 @@ class Runtime:
             slot.stop()
         if router is not None:
             router.mirror.stop()
-        for each in filter(None, files):
-            each.close()
+        for each in files:
+            if each is not None:
+                each.close()
         self.stream.close()
         self.crew.leave()
         _set_level(self._level)

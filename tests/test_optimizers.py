@@ -103,5 +103,5 @@ def test_an_unknown_optimizer_is_refused() -> None:
 def test_names_are_those_of_torch(name: str, kind: type[torch.optim.Optimizer]) -> None:
     optimizer = Optim(name=name, lr=0.125, weight_decay=0.25).make([nn.Parameter(torch.zeros(1))])
 
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.125, 0.25)

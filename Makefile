@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=  # compiled tests are kept: compiling them anew takes ten seconds a process
 
-.PHONY: help browser demo test fast lint types serve bench bench-serving claims leaderboard soak golden clean
+.PHONY: help browser demo test fast lint types serve bench bench-serving bench-follow claims leaderboard soak golden clean
 
 help:  ## Print this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -59,6 +59,9 @@ bench: .venv/dev  ## Measure the training loop, the strategies and the gallery a
 
 bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
+
+bench-follow: .venv/dev  ## Measure the trainer on a long stream: all of covtype (LIFELONG_DATA), commits, restarts, lag
+	$(BIN)/python benchmarks/follow.py --out benchmarks/results/follow.json
 
 claims: .venv/dev  ## What the methods promise, over five seeds on real data (30 minutes; needs the full data sets)
 	$(BIN)/python benchmarks/claims.py --out benchmarks/results/claims.json

@@ -95,12 +95,7 @@ class Runtime:
         return _started(self._telemetry)
 
     def start(self) -> None:
-        """Open everything and go live if there is something to go live with.
-
-        Raises:
-            Unavailable: The state folder cannot be written.
-            ArtifactError: The gallery is damaged.
-        """
+        """Open everything, and go live if there is something to go live with; raises what its parts raise."""
         settings = self.settings
         self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
         self._telemetry = Telemetry(folder=self._multiprocess)

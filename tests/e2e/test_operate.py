@@ -83,11 +83,13 @@ def test_an_operators_day_goes_as_the_page_says(tmp_path, kit):
                 -1
             ]  # to rotate: a new one, then the old line out
             file = tmp_path / "runs" / "tokens"
-            file.write_text("".join(line for line in file.open() if not line.startswith("shop ")))
-            wait(lambda: "tokens read anew" in server.log)
+            file.write_text(
+                "".join(line + "\n" for line in file.read_text().splitlines() if not line.startswith("shop "))
+            )
+            wait(lambda: "tokens read anew: alice:admin, shop-2:write" in server.log)
             with pytest.raises(Forbidden):
                 client.predict(X)
-        audit = [json.loads(line) for line in (tmp_path / "runs" / "state" / "audit.jsonl").open()]
+        audit = [json.loads(line) for line in (tmp_path / "runs" / "state" / "audit.jsonl").read_text().splitlines()]
         assert {line["who"] for line in audit} == {"alice"} and len(audit) == 4
         if shutil.which("sqlite3"):
             (backup,) = re.findall(r"`(sqlite3 [^`]*)`", PAGE)

@@ -108,7 +108,7 @@ def _wandb(runs: list[Run], folder: Path) -> None:
         ) as live:  # fmt: skip
             for step, values in run.curve:
                 live.log(values, step=step)
-            live.summary.update(run.metrics)
+            live.summary.update(dict(run.metrics))
 
 
 def _mlflow(runs: list[Run], folder: Path) -> None:
@@ -123,8 +123,8 @@ def _mlflow(runs: list[Run], folder: Path) -> None:
         found = client.get_experiment_by_name(title)
         experiment = found.experiment_id if found else client.create_experiment(title)
         made = client.create_run(experiment, run_name=run.name).info.run_id
-        for key, value in run.parameters.items():
-            client.log_param(made, safe(key), value[:500])
+        for key, text in run.parameters.items():
+            client.log_param(made, safe(key), text[:500])
         for name, value in run.metrics.items():
             client.log_metric(made, name, value)
         for step, values in run.curve:

@@ -119,9 +119,10 @@ class Meter:
         self._step = self._seen = self._steps = self._measured = 0
         self._wanted = False  # whether the first step of the experience that has begun is to be counted
         for hook in HOOKS:
+            found = getattr(learner.strategy, hook)
             if getattr(type(learner.strategy), hook) is not getattr(Strategy, hook):
-                setattr(learner.strategy, hook, self._counted(getattr(learner.strategy, hook)))
-        learner.strategy.prepare = self._last(learner.strategy.prepare)  # type: ignore[method-assign]
+                found = self._counted(found)
+            setattr(learner.strategy, hook, self._last(found) if hook == "prepare" else found)
 
     def fit(self, experience: Experience, epochs: int, on_step: Callable[[], None] | None = None) -> None:
         """Let the learner learn `experience`, and count."""
@@ -140,10 +141,10 @@ class Meter:
 
     def _due(self, experience: Experience) -> bool:
         """Whether the first step of `experience` is to be counted."""
-        labels = set(self._learner.labels.tolist())
         if experience.index < FIRST or self._measured * EVERY <= self._steps:
             return True
-        return self._measured * EVERY <= 2 * self._steps and any(c not in labels for c in experience.classes)
+        known = self._learner.labels.tolist()
+        return self._measured * EVERY <= 2 * self._steps and any(c not in known for c in experience.classes)
 
     def _presented(self) -> int:
         counters = self._learner.counters

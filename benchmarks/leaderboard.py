@@ -45,7 +45,7 @@ GRIDS = {
 }
 # Those that make embeddings comparable between versions: what they are for is measured by studies, not by accuracy.
 EXCLUDED = {
-    "align": "turns features after they are learned, for search across versions; see `benchmarks/studies/compatible.py`",
+    "align": "turns finished features, for search across versions; see `benchmarks/studies/compatible.py`",
     "bct": "made for search across versions; see `benchmarks/studies/compatible.py`",
     "bt2": "made for search across versions; see `benchmarks/studies/compatible.py`",
 }

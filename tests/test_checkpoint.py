@@ -156,7 +156,7 @@ def test_a_file_cut_short_or_missing_is_found(
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "3", '{"format": "other"}', '{"format": "lifelong-checkpoint-1"}', '{"x": 1e999}', "\xff", "{" * 9999],
+    ["[]", "3", '{"format": "other"}', '{"format": "lifelong-checkpoint-2"}', '{"x": 1e999}', "\xff", "{" * 9999],
 )
 def test_a_foreign_manifest_is_found(tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     commits, folder = two(tmp_path)

@@ -34,7 +34,7 @@ __all__ = ["MARK", "Checkpoints", "State", "pack", "unpack"]
 
 log = logging.getLogger("lifelong.checkpoint")
 
-FORMAT = "lifelong-checkpoint-1"
+FORMAT = "lifelong-checkpoint-2"
 TENSORS, MANIFEST, PINS = "state.safetensors", "manifest.json", "pins.json"
 
 

@@ -22,7 +22,7 @@ help:  ## Print this help
 	touch $@
 
 .venv/dev: .venv/base
-	$(PIP) --editable '.[plot,fast,dev,bench,encoders,ray]'
+	$(PIP) --editable '.[plot,fast,dev,bench,encoders,ray,sinks]'
 	touch $@
 
 demo: .venv/base  ## Install, then run the main job on real images (about 2 minutes of work)

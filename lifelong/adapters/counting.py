@@ -66,12 +66,12 @@ class Counter(SupervisedPlugin):  # type: ignore[misc] # avalanche ships no type
 def held(strategy: Any, sample: int) -> int:  # noqa: ANN401
     """Return the bytes that its plug-ins keep: tensors and old models, and stored samples of `sample` bytes each."""
     model = {t.data_ptr() for t in strategy.model.state_dict().values()}
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # by identity, and kept: what is gone could hand its identity on
 
     def bytes_of(value: Any, depth: int = 0) -> int:  # noqa: ANN401
         if id(value) in seen or depth > 14:
             return 0
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, Tensor):
             return 0 if value.data_ptr() in model else value.nbytes
         if isinstance(value, nn.Module):

@@ -15,6 +15,7 @@ import csv
 import io
 import json
 import math
+import signal
 import subprocess
 import sys
 import textwrap
@@ -68,7 +69,11 @@ def run(out: Path, jobs: int, ray: str | None, data_root: Path | None) -> int:
         line += ["--strategies", ",".join(strategies()), "--seeds", str(SEEDS), "--trials", str(TRIALS)]
         line += ["--ray", ray] if ray else []
         line += ["--data-root", str(data_root)] if data_root else []
-        code |= subprocess.run(line, cwd=ROOT, check=False).returncode
+        with subprocess.Popen(line, cwd=ROOT) as process:
+            try:
+                code |= process.wait()
+            finally:
+                process.terminate()  # nothing, if it has ended
     return code
 
 
@@ -167,6 +172,7 @@ def readme(body: Mapping[str, Any], text: str) -> str:
 
 def main() -> int:
     """Run, collect, or write the table; `run` does all three."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and take what runs along
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "collect", "table"])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "leaderboard", help="folder of the grids")

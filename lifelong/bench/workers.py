@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 import traceback
@@ -20,8 +21,14 @@ Tell = Callable[[int, int], None]  # how many cells are settled, of how many
 
 
 def work(store: Store, jobs: Sequence[Job], attempt: str, root: Path | None = None) -> None:
-    """Run every job that is neither settled nor taken by somebody else; a job that fails does not stop the next."""
+    """Run every job that is neither settled nor taken by somebody else; a job that fails does not stop the next.
+
+    Ends early when the process that started this one is gone.
+    """
+    parent = os.getppid()
     for job in jobs:
+        if os.getppid() != parent:
+            return
         if store.settled(job, attempt):
             continue
         try:

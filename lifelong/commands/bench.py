@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -115,7 +116,11 @@ def _local(
     command = [sys.executable, "-m", "lifelong.cli", "bench", "work", str(store.folder), "--attempt", attempt]
     if root is not None:
         command += ["--data-root", str(root)]
-    workers.crew(store, wanted, count, attempt, command, os.environ, tell)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and take the workers along
+    try:
+        workers.crew(store, wanted, count, attempt, command, os.environ, tell)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tuned(

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from browser import PROGRAM, Browser
@@ -126,3 +127,18 @@ def test_a_run_killed_again_and_again_gives_the_same_files(tmp_path, monkeypatch
     found = artefacts(parts)
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
+
+
+def test_a_run_that_is_told_to_stop_takes_its_workers_along(tmp_path):
+    line = [sys.executable, "-m", "lifelong.cli", "bench", "run", "--protocol", "conventional", "--jobs", "2"]
+    line += ["--strategies", "naive,replay", "--scenarios", "permuted-fmnist-small", "--epochs", "50", "--seeds", "2"]
+    process = subprocess.Popen([*line, "--out", str(tmp_path / "grid")], stdout=subprocess.DEVNULL)
+    children, found = Path(f"/proc/{process.pid}/task/{process.pid}/children"), list[Path]()
+    while process.poll() is None and len(found) < 2:
+        time.sleep(0.05)
+        found = [Path("/proc", pid) for pid in children.read_text().split()]
+        found = [path for path in found if b"\0work\0" in (path / "cmdline").read_bytes()]
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert len(found) == 2
+    assert not any(path.exists() for path in found)

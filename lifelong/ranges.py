@@ -18,9 +18,8 @@ Made = TypeVar("Made")
 
 NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
 WANTED = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
-LIMITS: Mapping[
-    str, tuple[Callable[[float, float], bool], str]
-] = {  # keyword -> whether a value keeps to it, and how to say what is wanted
+Limit = tuple[Callable[[float, float], bool], str]  # whether a value keeps to it, and how to say what is wanted
+LIMITS: Mapping[str, Limit] = {
     "minimum": (lambda value, limit: value >= limit, "at least"),
     "exclusiveMinimum": (lambda value, limit: value > limit, "more than"),
     "maximum": (lambda value, limit: value <= limit, "at most"),

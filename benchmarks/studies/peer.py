@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.models import Classifier
+from lifelong.models.plain import Features, Logits
 from lifelong.types import Batch
 
 warnings.simplefilter("ignore")  # deprecations of what avalanche imports, and that nothing is logged
@@ -47,18 +48,6 @@ class Budget:
 Make = Callable[[Any, Budget], Any]  # Logits or Told
 
 
-class Logits(nn.Module):
-    """A classifier of ours that answers with logits alone, as Avalanche wants it."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x).logits
-        return logits
-
-
 class Told(MultiTaskModule):  # type: ignore[misc] # avalanche ships no types
     """The same with task ids: a sample is answered among the classes of its own task; the others stand far below."""
 
@@ -74,18 +63,6 @@ class Told(MultiTaskModule):  # type: ignore[misc] # avalanche ships no types
         for row, columns in zip(own, self.classes, strict=True):
             row[list(columns)] = True
         return logits.masked_fill(~own[task_labels], -1000.0)
-
-
-class Features(nn.Module):
-    """The backbone of a classifier of ours."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.model(x).features
-        return features
 
 
 def stream(batches: Sequence[Batch], classes: int, by_task: bool = False) -> Any:  # noqa: ANN401

@@ -173,6 +173,5 @@ _COMMON = {"model", "optimizer", "criterion", "train_mb_size", "train_epochs", "
 
 @torch.no_grad()
 def _score(answer: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    return sum(int((answer(a).argmax(1) == b).sum()) for a, b in zip(x.split(1024), y.split(1024), strict=True)) / len(
-        y
-    )
+    parts = zip(x.split(1024), y.split(1024), strict=True)
+    return sum(int((answer(a).argmax(1) == b).sum()) for a, b in parts) / len(y)

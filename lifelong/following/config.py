@@ -97,11 +97,7 @@ class Config:
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of a file, as plain values."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "lifelong train",
-        **ranges.schema(Config),
-    }
+    return {"$schema": DRAFT, "title": "lifelong train", **ranges.schema(Config)}
 
 
 def read(path: Path) -> dict[str, Any]:

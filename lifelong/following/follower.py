@@ -141,7 +141,8 @@ class Follower:
         return self.trainee.learner.counters["steps"]
 
     def _next(self) -> Portion | None:
-        return self.intake.next((one := self.trainee.learner).batch_size, self.trainee.windows, one.labels.tolist())
+        learner = self.trainee.learner
+        return self.intake.next(learner.batch_size, self.trainee.windows, learner.labels.tolist())
 
     def _learn(self, portion: Portion) -> None:
         before = self._copy() if self._steps < self._careful else None

@@ -138,8 +138,8 @@ class Intake:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
-        self.positions, self.counts = dict(state["positions"]), {**self.counts, **state["counts"]}
-        self.span.restore(state.get("span", {}))
+        self.positions, self.counts = dict(state["positions"]), dict(state["counts"])
+        self.span.restore(state["span"])
         self._order = deque(state["known"].tolist())
         self._known = set(self._order)
         self.dead.restore(state["dead"])

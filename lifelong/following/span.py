@@ -32,5 +32,5 @@ class Span:
         return {"start": dict(self.start), "ends": list(self.ends)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state()` gave; of a run from before there was a span, nothing is known."""
-        self.start, self.ends = dict(state.get("start", {})), list(state.get("ends", []))
+        """Take back what `state()` gave."""
+        self.start, self.ends = dict(state["start"]), list(state["ends"])

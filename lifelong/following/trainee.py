@@ -185,7 +185,7 @@ class Trainee:
 
 def refuse_unless_streaming(strategy: Strategy) -> None:
     """Raise `ConfigError` if a strategy passes over data that a stream does not keep."""
-    for part in getattr(strategy, "strategies", (strategy,)):
+    for part in strategy.parts:
         if type(part).prepare is not Strategy.prepare:
             raise ConfigError(
                 f"{type(part).__name__} passes over all data of an experience, and a stream keeps none; "

@@ -92,7 +92,7 @@ class Spending:
         self._over = room < len(batch)
         left = 2**31 if room == math.inf else max(0, int(room) - len(batch))
         self._allowance = Allowance(left)
-        for part in getattr(strategy, "strategies", (strategy,)):
+        for part in strategy.parts:
             part.allowance = self._allowance
         self._began = time.perf_counter()
 

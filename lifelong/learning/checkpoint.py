@@ -60,8 +60,7 @@ class Checkpoints:
     def commit(self, state: State) -> int:
         """Write `state` (nested dicts and lists of tensors and plain values); return its number."""
         self.wait()
-        bases: dict[str, Patched] = {}
-        return self._write(*pack(state, copy=False, bases=bases), bases)
+        return self._write(*_packed(state))
 
     def start(self, state: State) -> None:
         """Write `state` in a thread while the caller goes on; `wait` says what came of it.
@@ -73,8 +72,7 @@ class Checkpoints:
             OSError: The commit before this one could not be written; nothing was started.
         """
         self.wait()
-        bases: dict[str, Patched] = {}
-        self._running = self._writer.submit(self._write, *pack(state, copy=False, bases=bases), bases)
+        self._running = self._writer.submit(self._write, *_packed(state))
 
     def wait(self) -> None:
         """Wait for the commit that was started, if there is one.
@@ -180,7 +178,7 @@ class Checkpoints:
         try:
             # Copies: what was read lies anywhere in memory, and sums may round otherwise where it is not aligned.
             tensors = {name: tensor.clone() for name, tensor in safetensors.torch.load(data).items()}
-            bases = {at: self._bases.load(name) for at, name in body.get("bases", {}).items()}
+            bases = {at: self._bases.load(name) for at, name in body["bases"].items()}
             state = unpack(tensors, body["state"], bases)
         except (SafetensorError, KeyError) as error:
             raise ArtifactError(f"{path / TENSORS} does not hold what the manifest lists: {error}") from error
@@ -193,3 +191,9 @@ class Checkpoints:
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:08d}"
+
+
+def _packed(state: State) -> tuple[dict[str, Tensor], Any, dict[str, Patched]]:
+    """Return tensors, plain values, and what comes in parts, of a state that nobody changes in place."""
+    bases: dict[str, Patched] = {}
+    return *pack(state, copy=False, bases=bases), bases

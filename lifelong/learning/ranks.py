@@ -96,8 +96,7 @@ class Together(Ranks):
         """
         if not budget.deterministic:
             raise ConfigError("by a budget of seconds each process would leave out something else; use flops or bytes")
-        parts = getattr(strategy, "strategies", (strategy,))
-        for part in parts:
+        for part in strategy.parts:
             who = type(part).__name__
             if type(part) is not Strategy and not part.needs.distributed:
                 raise ConfigError(f"{who} does not train in {self.count} processes; start one process for it")

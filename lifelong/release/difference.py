@@ -29,8 +29,8 @@ def difference(registry: Registry, one: int, other: int) -> dict[str, Any]:
         "versions": [one, other],
         "tensors": list(tensors(a.weights, b.weights)),
         "labels": {
-            "new": [v for v in b.labels if v not in a.labels],
-            "gone": [v for v in a.labels if v not in b.labels],
+            "new": _without(b.labels, a.labels),
+            "gone": _without(a.labels, b.labels),
         },
         "memory": changed(before.get("memory", {}), after.get("memory", {})),
         "settings": changed(
@@ -56,19 +56,20 @@ def tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> Iterator[
     """
     for name in sorted({*one, *other}):
         a, b = one.get(name), other.get(name)
-        here = b if b is not None else a
-        assert here is not None
-        said = {"name": name, "shape": list(here.shape), "relative": None, "values": None}
+        relative: float | None = None
+        values: float | None = None
         if a is None or b is None:
-            yield _row(said, "new" if a is None else "gone")
-            continue
-        if a.shape != b.shape:
-            same = a.dim() == b.dim()
-            cut = tuple(slice(min(m, n)) for m, n in zip(a.shape, b.shape, strict=False)) if same else ()
-            yield _row(said, "grown", *(_change(a[cut], b[cut]) if same else (None, None)))
-            continue
-        relative, values = _change(a, b)
-        yield _row(said, "changed" if values or a.dtype != b.dtype else "same", relative, values)
+            outcome = "new" if a is None else "gone"
+        elif a.shape == b.shape:
+            relative, values = _change(a, b)
+            outcome = "changed" if values or a.dtype != b.dtype else "same"
+        else:
+            outcome = "grown"
+            if a.dim() == b.dim():
+                both = tuple(slice(min(m, n)) for m, n in zip(a.shape, b.shape, strict=True))
+                relative, values = _change(a[both], b[both])
+        shape = list((one if b is None else other)[name].shape)
+        yield {"name": name, "outcome": outcome, "shape": shape, "relative": relative, "values": values}
 
 
 def changed(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "") -> dict[str, list[Any]]:
@@ -103,12 +104,6 @@ def _checks(report: Report | None) -> dict[str, Any]:
         name = f"{check.name} {count + 1}" if count else check.name
         found[name] = {"passed": check.passed, "value": check.value, "detail": check.detail}
     return found
-
-
-def _row(
-    said: dict[str, Any], outcome: str, relative: float | None = None, values: float | None = None
-) -> dict[str, Any]:
-    return {"name": said["name"], "outcome": outcome, "shape": said["shape"], "relative": relative, "values": values}
 
 
 def _change(a: Tensor, b: Tensor) -> tuple[float | None, float]:

@@ -11,26 +11,18 @@ import click
 import pytest
 import streams
 from click.testing import CliRunner
+from typed import run
 
 from lifelong import ranges
 from lifelong.cli import cli, train
 from lifelong.commands.config_group import RENAMED
-from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.errors import ConfigError, NotFound, UnknownName
 from lifelong.following import config
 from lifelong.following.settings import Follow
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "deploy" / "trainer" / "train.toml"
 NOT_IN_FILES = {"config", "as_json"}
-
-
-def run(*words):
-    """Run a command; return what it printed, or raise what it raised."""
-    done = CliRunner().invoke(cli, [str(word) for word in words])
-    if isinstance(done.exception, LifelongError):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def test_every_option_has_a_key_with_its_default_and_no_other_key_is_there():

@@ -9,9 +9,8 @@ import signal
 import numpy as np
 import pytest
 import streams
-from click.testing import CliRunner
+from typed import run
 
-from lifelong.cli import cli
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
 from lifelong.locks import FileLock
 
@@ -23,15 +22,6 @@ def handlers():
     yield
     for number, handler in before:
         signal.signal(number, handler)
-
-
-def run(*words):
-    """Run a command; return what it printed, or raise what it raised."""
-    done = CliRunner().invoke(cli, [str(word) for word in words])
-    if isinstance(done.exception, LifelongError):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def blobs(path, count=120, classes=3):

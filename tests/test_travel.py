@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 import streams
 import torch
-from click.testing import CliRunner
+from typed import run
 
-from lifelong.cli import cli
-from lifelong.errors import ArtifactError, ConfigError, DataError, LifelongError, RetentionGap
+from lifelong.errors import ArtifactError, ConfigError, DataError, RetentionGap
 from lifelong.following.replay import Leg, rebuilt
 from lifelong.following.settings import Follow
 from lifelong.plan import Plan
@@ -28,15 +27,6 @@ METHODS = {
     "powerlaw": ["--strategy", "powerlaw", "--set", "capacity=60", "--momentum", "0.9"],
     "dkvb": ["--strategy", "dkvb", "--set", "init_samples=40", "--set", "pairs=32", "--set", "books=8"],
 }
-
-
-def run(*words):
-    """Run a command here; return what it printed, or raise what it raised."""
-    done = CliRunner().invoke(cli, [str(word) for word in words])
-    if isinstance(done.exception, LifelongError):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.stdout
 
 
 def line(log, folder, *more):

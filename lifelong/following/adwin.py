@@ -2,8 +2,8 @@
 
 Source: ADWIN2, Bifet and Gavalda 2007, "Learning from Time-Changing Data with Adaptive Windowing", sections 3 and 4:
     the window as an exponential histogram, and the cut by variance (equation 3.1) with delta / ln(n) at its borders.
-Differs: looked at once in `EVERY` values. A mean that falls shortens the window like one that rises, but is no alarm: a
-    model that learns errs less and less.
+Differs: looked at once in `EVERY` values. A mean that falls shortens the window, but is no alarm: a model that learns
+    errs less and less. After an alarm it begins anew, as River's does: one change is one alarm.
 Checked: windows against the values themselves, cuts against the equation, few alarms where nothing changes, a shift
     is found, exact resume (tests/test_adwin.py).
 """
@@ -37,7 +37,7 @@ class Adwin:
         self.rows: list[list[float]] = [[]]  # sums of 1, 2, 4, ... values; in each row the oldest first
 
     def update(self, value: float) -> bool:
-        """Take one value, 0 or 1; return whether the mean has risen within the window (what is before that is cut)."""
+        """Take one value, 0 or 1; return whether it completes a rise (then everything is forgotten)."""
         self.seen, self.width, self.total = self.seen + 1, self.width + 1, self.total + value
         self.rows[0].append(value)
         for i, row in enumerate(self.rows):
@@ -46,7 +46,10 @@ class Adwin:
             if i + 1 == len(self.rows):
                 self.rows.append([])
             self.rows[i + 1].append(row.pop(0) + row.pop(0))
-        return self.seen % EVERY == 0 and self._cut()
+        found = self.seen % EVERY == 0 and self._cut()
+        if found:
+            self.reset()
+        return found
 
     def _cut(self) -> bool:
         """Drop the oldest values as long as they differ from the others; return whether the others were larger."""

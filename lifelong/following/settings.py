@@ -11,7 +11,8 @@ from lifelong.errors import ConfigError, UnknownName
 from lifelong.ranges import setting
 
 KINDS = ("online", "class-il", "domain-il", "data-il")
-WINDOWS = ("none", "count", "time", "declared", "drift", "shift")
+DETECTORS = ("drift", "adwin", "shift")
+WINDOWS = ("none", "count", "time", "declared", *DETECTORS)
 ACTIONS = ("consolidate", "rewarm", "publish", "alert")
 
 
@@ -23,11 +24,12 @@ class Follow:
     Args:
         window: What makes an experience: `none` (task-free), `count:N` samples, `time:SECONDS` of the records' own
             clock, `declared` (the record's task changes), or `drift:THRESHOLD` (Page-Hinkley on the test-then-train
-            errors; about so many errors more than usual), or `shift:ALPHA` (Kolmogorov-Smirnov on embeddings, 250
-            samples against 250; probability of a false alarm each time; needs SciPy).
-        on_drift: What is done where `drift` or `shift` finds a change, by commas: `consolidate` (the window ends),
-            `rewarm` (the learning rate begins anew), `publish` (a candidate is due), `alert` (a warning in the log).
-            Without `consolidate` there are no windows.
+            errors; about so many errors more than usual), `adwin:DELTA` (ADWIN on them; probability of a false alarm
+            each time, once in 32 samples), or `shift:ALPHA` (Kolmogorov-Smirnov on embeddings, 250 samples against
+            250; probability of a false alarm each time; needs SciPy).
+        on_drift: What is done where `drift`, `adwin` or `shift` finds a change, by commas: `consolidate` (the window
+            ends), `rewarm` (the learning rate begins anew), `publish` (a candidate is due), `alert` (a warning in the
+            log). Without `consolidate` there are no windows.
         kind: What the stream is to a strategy: `online`, `class-il`, `domain-il` or `data-il`; empty is `online`
             without windows and `data-il` with them. In `domain-il` each window is a task of its own.
         dedup: Sample ids that are remembered to drop duplicates.
@@ -53,7 +55,7 @@ class Follow:
         record_bytes: The largest record.
     """
 
-    window: str = setting("none", pattern=r"^(none|declared|(count|time|drift|shift):[0-9.eE+-]+)$")
+    window: str = setting("none", pattern=r"^(none|declared|(count|time|drift|adwin|shift):[0-9.eE+-]+)$")
     on_drift: str = "consolidate"
     kind: str = setting("", enum=("", *KINDS))
     dedup: int = setting(100_000, minimum=1)
@@ -79,14 +81,16 @@ class Follow:
         name, amount = self.cut
         if name not in WINDOWS:
             raise UnknownName.among("window", name, WINDOWS)
-        if (name in ("count", "time", "drift", "shift")) != (amount > 0):
-            forms = "count:N, time:SECONDS, drift:THRESHOLD, shift:ALPHA, declared or none"
+        if (name in ("count", "time", *DETECTORS)) != (amount > 0) or (name == "adwin" and amount >= 1):
+            forms = "count:N, time:SECONDS, drift:THRESHOLD, adwin:DELTA (below 1), shift:ALPHA, declared or none"
             raise ConfigError(f"write the window as {forms}, got {self.window!r}")
         ranges.check(self)
         if unknown := self.actions - set(ACTIONS):
             raise UnknownName.among("action on a drift", min(unknown), ACTIONS)
-        if self.actions != {"consolidate"} and name not in ("drift", "shift"):
-            raise ConfigError(f"on_drift={self.on_drift} needs window=drift:T or shift:ALPHA, got {self.window}")
+        if self.actions != {"consolidate"} and name not in DETECTORS:
+            raise ConfigError(
+                f"on_drift={self.on_drift} needs window=drift:T, adwin:DELTA or shift:ALPHA, got {self.window}"
+            )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -116,7 +120,7 @@ class Follow:
     def cuts(self) -> bool:
         """Whether there are experiences at all."""
         name, _ = self.cut
-        return name != "none" and (name not in ("drift", "shift") or "consolidate" in self.actions)
+        return name != "none" and (name not in DETECTORS or "consolidate" in self.actions)
 
     @property
     def provides(self) -> frozenset[str]:

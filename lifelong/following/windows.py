@@ -7,6 +7,7 @@ from typing import Any, final
 
 from torch import Tensor
 
+from lifelong.following.adwin import Adwin
 from lifelong.following.settings import Follow
 from lifelong.following.shift import Shift
 
@@ -65,7 +66,7 @@ class Windows:
         self.by, self.amount = settings.cut
         self.cuts, self.consolidates = settings.cuts, "consolidate" in settings.actions
         self.shift = Shift(self.amount) if self.by == "shift" else None
-        self.drift = PageHinkley(self.amount)
+        self.drift = Adwin(self.amount) if self.by == "adwin" else PageHinkley(self.amount)
         self.index = 0  # of the open one, or of the next
         self.samples = 0  # in the open one; 0 is that none is open
         self.start, self.task = 0.0, -1  # time and declared task of its first sample
@@ -105,7 +106,7 @@ class Windows:
         """
         if self.shift is not None:
             return self.shift.update(inputs, embed)
-        return self.by == "drift" and any(self.drift.update(float(error)) for error in errors)
+        return self.by in ("drift", "adwin") and any(self.drift.update(float(error)) for error in errors)
 
     def close(self) -> None:
         """Go on to the next window."""

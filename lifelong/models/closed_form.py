@@ -101,7 +101,7 @@ class LDAHead(nn.Module):
         z = features.detach().double()
         self.sums.index_add_(0, y, z * sign)
         self.counts.index_add_(0, y, torch.full_like(y, sign))
-        self.moment.add_(z.T @ z, alpha=sign)
+        self.moment.addmm_(z.T, z, alpha=sign)
         self._solution.drop()
 
     def forward(self, features: Tensor) -> Tensor:
@@ -135,6 +135,7 @@ class RidgeHead(nn.Module):
     gram: Tensor
     targets: Tensor
     counts: Tensor
+    room: Tensor
 
     def __init__(self, dim: int, classes: int = 0, width: int = 1000, ridge: float = 1.0) -> None:
         super().__init__()
@@ -149,6 +150,8 @@ class RidgeHead(nn.Module):
         self.register_buffer("gram", torch.zeros(lifted, lifted, dtype=torch.float64))
         self.register_buffer("targets", torch.zeros(classes, lifted, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
+        # Solutions follow each other batch by batch: matrices made and freed for each would be most of the memory.
+        self.register_buffer("room", torch.empty(0, 0, dtype=torch.float64), persistent=False)
         self._solution = _Solution(self._solve)
         nn.Module.register_load_state_dict_post_hook(self, self._solution.drop)
 
@@ -182,7 +185,7 @@ class RidgeHead(nn.Module):
     def update(self, features: Tensor, y: Tensor, sign: int = 1) -> None:
         """Add (or with `sign=-1` take back) features `[N, D]` of class indices `y` `[N]`."""
         h = self.lifted(features.detach()).double()
-        self.gram.add_(h.T @ h, alpha=sign)
+        self.gram.addmm_(h.T, h, alpha=sign)
         self.targets.index_add_(0, y, h * sign)
         self.counts.index_add_(0, y, torch.full_like(y, sign))
         self._solution.drop()
@@ -192,6 +195,16 @@ class RidgeHead(nn.Module):
         return self._solution(self.lifted(features), self.counts, self.training)
 
     def _solve(self) -> Layer:
-        eye = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
-        weight = torch.linalg.solve(self.gram + self.ridge * eye, self.targets.T).T
+        if self.room.shape != self.gram.shape:
+            self.room = torch.empty_like(self.gram)
+        damped = self.room.copy_(self.gram).T  # symmetric; of the layout that a factor is written in without a copy
+        damped.diagonal().add_(self.ridge)
+        failed = torch.empty((), dtype=torch.int32, device=damped.device)
+        torch.linalg.cholesky_ex(damped, out=(damped, failed))
+        if failed:  # a ridge so small that rounding made it indefinite
+            eye = torch.eye(len(self.gram), dtype=self.gram.dtype, device=self.gram.device)
+            weight = torch.linalg.solve(self.gram + self.ridge * eye, self.targets.T).T
+        else:
+            half = torch.linalg.solve_triangular(damped, self.targets.T, upper=False)
+            weight = torch.linalg.solve_triangular(damped.T, half, upper=True).T
         return weight, weight.new_zeros(len(weight))

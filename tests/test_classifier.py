@@ -77,7 +77,7 @@ def test_every_weight_is_drawn_and_none_is_left_uninitialised(spec: dict[str, An
 
 def test_what_is_overwritten_next_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[nn.Module] = []
-    monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: drawn.append(tensor))
+    monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: drawn.append(tensor) if tensor.is_cpu else None)
     spec = {"backbone": MLP, "head": {"name": "prototype"}}
     build(spec, draw=False)
     assert not drawn

@@ -259,7 +259,7 @@ def test_what_is_broken_is_never_tried_twice(slot, registry, kit, monkeypatch):
     flipped(part(registry, 2, "weights.safetensors"))
     loads = []
     load = type(registry).load
-    monkeypatch.setattr(type(registry), "load", lambda self, version, **how: loads.append(version) or load(self, version, **how))
+    monkeypatch.setattr(type(registry), "load", lambda self, n, **how: loads.append(n) or load(self, n, **how))
     for seq in range(100, 105):
         point(registry, 2, seq)
         slot.refresh()
@@ -273,7 +273,7 @@ def test_a_version_is_built_once_to_go_live(slot, registry, kit, monkeypatch):
     built, build = [], Snapshot.build
     monkeypatch.setattr(Snapshot, "build", lambda self: built.append(self.version) or build(self))
     kit.publish(registry, 2)
-    registry.verify(2)
+    registry.promote(2)
     built.clear()
     slot.refresh()
 

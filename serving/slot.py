@@ -184,7 +184,7 @@ class Slot:
             if kept:  # later versions may have proven since that it reads them
                 candidate = replace(kept, space=registry.space(version))
             else:
-                candidate = prepare(registry.load(version), version, sha256)
+                candidate = prepare(registry.load(version, rebuild=False), version, sha256)
             loaded = True
             lost = self._replace(candidate, remembered, lambda: registry.breaks(version, before or remembered))
         except Exception as error:  # noqa: BLE001 - whatever a bad artifact raises, the live version stays

@@ -101,7 +101,7 @@ class Trials:
 
     def _ready(self, registry: Registry, version: int, live: Live | None) -> Live:
         sha256 = str(registry.manifest(version)["sha256"])
-        candidate = self.find(version, sha256) or prepare(registry.load(version), version, sha256)
+        candidate = self.find(version, sha256) or prepare(registry.load(version, rebuild=False), version, sha256)
         back = live is not None and version < live.version
         rows = self.shelf.view().stats().by_space
         check_succession(

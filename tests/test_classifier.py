@@ -51,11 +51,13 @@ def test_another_seed_gives_other_weights_and_other_new_columns() -> None:
     assert not torch.equal(one.head.weight[2:], two.head.weight[2:])
 
 
+@pytest.mark.parametrize("draw", [True, False])
 @pytest.mark.parametrize("spec", SPECS)
-def test_the_current_spec_rebuilds_the_model_also_after_growth(spec: dict[str, Any]) -> None:
+def test_the_current_spec_rebuilds_the_model_also_after_growth(spec: dict[str, Any], draw: bool) -> None:
+    """Also where nothing was drawn: all that a model answers with is in its `state_dict`."""
     model = build(spec, seed=3)
     model.grow(4)
-    again = build(json.loads(json.dumps(model.spec())), seed=4)
+    again = build(json.loads(json.dumps(model.spec())), seed=4, draw=draw)
     again.load_state_dict(model.state_dict(), strict=True)
     x = torch.rand(3, *model.input_shape)
 
@@ -71,6 +73,17 @@ def test_every_weight_is_drawn_and_none_is_left_uninitialised(spec: dict[str, An
     for name, weight in build(spec).named_parameters():
         assert weight.abs().max() <= 1 if len(weight) else True, name
         assert len(weight) < 2 or name.startswith("head.bias") or weight.unique().numel() > 1, name
+
+
+def test_what_is_overwritten_next_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[nn.Module] = []
+    monkeypatch.setattr(nn.init, "uniform_", lambda tensor, *_, **__: drawn.append(tensor) if tensor.is_cpu else None)
+    spec = {"backbone": MLP, "head": {"name": "prototype"}}
+    build(spec, draw=False)
+    assert not drawn
+
+    build(spec)
+    assert drawn
 
 
 def test_a_fresh_head_keeps_the_backbone() -> None:

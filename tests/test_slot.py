@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from lifelong.errors import Behind, Locked, Unavailable
+from lifelong.release.snapshot import Snapshot
 from lifelong.release.spaces import proof
 from serving.live import Live
 from serving.shelf import Shelf
@@ -258,13 +259,26 @@ def test_what_is_broken_is_never_tried_twice(slot, registry, kit, monkeypatch):
     flipped(part(registry, 2, "weights.safetensors"))
     loads = []
     load = type(registry).load
-    monkeypatch.setattr(type(registry), "load", lambda self, version: loads.append(version) or load(self, version))
+    monkeypatch.setattr(type(registry), "load", lambda self, n, **how: loads.append(n) or load(self, n, **how))
     for seq in range(100, 105):
         point(registry, 2, seq)
         slot.refresh()
 
     assert loads == [2]
     assert slot.observer.outcomes == ["live", "rejected"]
+
+
+def test_a_version_is_built_once_to_go_live(slot, registry, kit, monkeypatch):
+    """Building checks it against its probe; a second model would cost as much again."""
+    built, build = [], Snapshot.build
+    monkeypatch.setattr(Snapshot, "build", lambda self: built.append(self.version) or build(self))
+    kit.publish(registry, 2)
+    registry.promote(2)
+    built.clear()
+    slot.refresh()
+
+    assert slot.version == 2
+    assert built == [2]
 
 
 def test_a_repaired_manifest_is_other_content(slot, registry, kit):

@@ -125,7 +125,9 @@ class Classifier(nn.Module):
         return Output(features, head(features))
 
 
-def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu") -> Classifier:
+def build(
+    spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str = "cpu", draw: bool = True
+) -> Classifier:
     """Return the model that `spec` describes, drawn from its own generator (global state is untouched).
 
     Args:
@@ -133,6 +135,7 @@ def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str 
             `lifelong.models`. The head's `dim` is the backbone's.
         seed: Of all weights that are drawn now, and of head columns that are drawn later.
         device: Where the model lives.
+        draw: Without it plain layers hold whatever was in memory: for who loads a whole `state_dict` next.
 
     Raises:
         UnknownName: No such backbone or head.
@@ -150,7 +153,7 @@ def build(spec: Mapping[str, Any], *, seed: int = 0, device: torch.device | str 
     backbone = _module(**body)
     head = _module(top["name"], {"dim": backbone.dim, **top["config"]})
     model = Classifier(backbone, head, seed)
-    _initialise(model, model.generator)
+    _initialise(model, model.generator, draw=draw)
     return model.to(device)
 
 
@@ -191,11 +194,13 @@ def _module(name: str, config: Mapping[str, Any]) -> nn.Module:
     return empty
 
 
-def _initialise(module: nn.Module, generator: torch.Generator) -> None:
+def _initialise(module: nn.Module, generator: torch.Generator, *, draw: bool = True) -> None:
     """Draw all weights, from the outside in; a module with `reset` answers for everything inside it."""
     if hasattr(module, "reset"):
         module.reset(generator)  # type: ignore[operator]
     elif isinstance(module, nn.Linear | nn.Conv2d):
+        if not draw:
+            return
         bound = 1 / math.sqrt(module.weight[0].numel())  # torch's own default, drawn from our generator
         nn.init.uniform_(module.weight, -bound, bound, generator=generator)
         if module.bias is not None:
@@ -206,4 +211,4 @@ def _initialise(module: nn.Module, generator: torch.Generator) -> None:
         raise ConfigError(f"{type(module).__name__} has weights of its own and no reset(generator) that draws them")
     else:
         for part in module.children():
-            _initialise(part, generator)
+            _initialise(part, generator, draw=draw)

@@ -169,8 +169,8 @@ class Registry:
         """Return all versions, oldest first."""
         return self._kept.numbers()
 
-    def load(self, version: int) -> Snapshot:
-        """Return a version, verified; see `Snapshot.load`.
+    def load(self, version: int, *, rebuild: bool = True) -> Snapshot:
+        """Return a version, verified; see `Snapshot.load`, also for `rebuild`.
 
         It reads the spaces of its manifest, and those of later versions that proved that it reads them.
 
@@ -178,7 +178,7 @@ class Registry:
             NotFound: There is no such version.
             ArtifactError: It is damaged.
         """
-        own = Snapshot.load(self._kept.found(version))
+        own = Snapshot.load(self._kept.found(version), rebuild=rebuild)
         return replace(own.with_proofs([*own.proofs, *self._kept.proven_later(version, own.space)]), version=version)
 
     def space(self, version: int) -> Space:

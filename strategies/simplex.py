@@ -51,7 +51,7 @@ class Simplex(Strategy):
         if classes < 2 or distill < 0:
             raise ConfigError(f"need classes >= 2 and distill >= 0, got classes={classes}, distill={distill}")
         self.classes, self.scale, self.distill, self.downwards = classes, scale, distill, downwards
-        self.previous: nn.Module | None = None
+        self.previous: Classifier | None = None
 
     def adapt(self, model: nn.Module) -> None:
         """Replace the head."""
@@ -66,7 +66,7 @@ class Simplex(Strategy):
         if next(self.previous.parameters()).device != batch.x.device:  # it was restored from disk
             self.previous.to(batch.x.device)
         with torch.no_grad():
-            old = self.previous(batch.x).features
+            old = self.previous.backbone(batch.x)
         return self.distill * (1 - F.cosine_similarity(out.features, old, dim=1).mean())
 
     def end(self, model: nn.Module, experience: Experience) -> None:

@@ -8,7 +8,8 @@ Differs: as GPM (`strategies.gpm`) in what is projected, biases, heads and rank.
     if above 1): without them W and Q cannot share a learning rate, for along Q the loss is |W B|^2 times as steep.
     The gradient of W leaves out what comes through W B where that is held constant. The public code leaves the
     strongest new direction unprotected, and switches all scaling off when the first layer has no related task;
-    neither is copied.
+    neither is copied. Where no ids are told (domain-incremental) nothing is scaled, and what is left is GPM with a
+    basis for each task.
 Checked: with eps above 1 it ends at the weights of GPM bit for bit, old tasks' outputs stay, planted errors
     (tests/test_trgp.py); laws.
 """
@@ -42,7 +43,7 @@ class TRGP(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(distributed=True, boundaries=True, task_id=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
     keeps_delta = True
     by_gradient = True
     strength = "threshold"
@@ -66,7 +67,7 @@ class TRGP(Strategy):
         self.trust.adapt(model)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start a new task; it must carry an id of its own."""
+        """Start a new task; an id that it carries must be new."""
         self.trust.begin(model, experience)
 
     def noted(self) -> list[Tensor]:

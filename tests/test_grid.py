@@ -71,7 +71,7 @@ def test_what_is_meant_for_another_kind_of_stream_is_excluded_with_the_reason(gr
         failure = grid.failure(job)
         assert grid.result(job) is None
         assert failure["kind"] == "excluded"
-        assert "task_id" in failure["reason"]
+        assert "meant for domain-il, task-il" in failure["reason"]
 
 
 @pytest.mark.slow

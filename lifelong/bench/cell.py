@@ -225,7 +225,7 @@ def _last(learner: Learner, stream: Scenario) -> dict[str, Any]:
     logits, truth = [], []
     for experience in stream:
         for batch in experience.batches(1024, None, learner.labels, test=True):
-            task = int(batch.task[0]) if learner.by_task or learner.strategy.needs.task_id else -1
+            task = int(batch.task[0]) if learner.model.by_task else -1
             logits.append(learner.outputs(batch.x, task).logits)
             truth.append(batch.y)
     said, y = torch.cat(logits), torch.cat(truth)

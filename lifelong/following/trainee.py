@@ -156,7 +156,7 @@ class Trainee:
         return self.prequential.add(said, labels)
 
     def _predict(self, x: torch.Tensor) -> list[Label]:
-        return self.learner.predict(x, self._task() if self.learner.strategy.needs.task_id else -1)
+        return self.learner.predict(x, self._task() if self.learner.model.scaling is not None else -1)
 
     def _act(self) -> None:
         """Do what is to be done on a drift, besides ending the window."""

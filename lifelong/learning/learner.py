@@ -199,7 +199,7 @@ class Learner:
         """Return the share (0..1) of held-out samples of `experience` that are predicted right."""
         right = total = 0
         for batch in experience.batches(1024, None, self.labels, test=True):
-            task = int(batch.task[0]) if self.by_task or self.strategy.needs.task_id else -1
+            task = int(batch.task[0]) if self.model.by_task else -1
             right += int((self.outputs(batch.x, task).logits.argmax(1) == batch.y).sum()) if len(self.labels) else 0
             total += len(batch)
         return right / max(total, 1)

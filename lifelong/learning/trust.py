@@ -78,17 +78,18 @@ class Trust:
         self.scaling = model.scaling = Scaling(model)
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
-        """Start a new task.
+        """Start a new task; one without an id is numbered here, and its samples, which have none, use no scales.
 
         Raises:
-            DataError: Its id is unknown, or was learned before.
+            DataError: Its id was learned before.
         """
-        if experience.task < 0 or experience.task in self.finished:
+        if experience.task in self.finished:
             raise DataError(
-                f"{experience.name!r} needs a task id that is known and new, got {experience.task} "
-                f"after {self.finished}; number the tasks"
+                f"{experience.name!r} needs a task id that is new, got {experience.task} after {self.finished}; "
+                "number the tasks"
             )
-        self.task, self.looked, self.seen, self.others = experience.task, 0, {}, None
+        self.task = experience.task if experience.task >= 0 else 1 + max(self.finished, default=-1)
+        self.looked, self.seen, self.others = 0, {}, None
         self.scaling.open(model, self.task)
         self.sample = Reservoir(self.samples, self.seed + len(self.finished))
         self.first.begin(experience)

@@ -48,6 +48,11 @@ class Classifier(nn.Module):
         return int(self.head.classes)  # type: ignore[arg-type]
 
     @property
+    def by_task(self) -> bool:
+        """Whether its answers differ by task: each has weights, or classes to choose among, of its own."""
+        return self.scaling is not None or self.allowed is not None
+
+    @property
     def family(self) -> str:
         """What two models' embeddings must share before comparing them is worth measuring."""
         return str(self.head.family)

@@ -14,7 +14,7 @@ from lifelong.errors import ConfigError, DataError
 from lifelong.labels import LabelMap
 from lifelong.streams import transforms
 from lifelong.streams.parts import Data, Parts, Samples, Transform, changed, spread
-from lifelong.streams.scenario import Cut, Scenario, Steps, assemble, labels_in, newest
+from lifelong.streams.scenario import TESTS, Cut, Scenario, Steps, assemble, labels_in, newest
 from lifelong.types import Batch
 
 MOST_DOMAINS = 1000  # more values than this in a column are measurements, not domains
@@ -176,7 +176,7 @@ def _changing(parts: Parts, steps: Sequence[Transform], names: Sequence[str], ta
         return changed(samples, steps[index], index * stride)
 
     train = newest(partial(cut, parts.train))
-    test = None if parts.test is None else newest(partial(cut, parts.test))
+    test = None if parts.test is None else newest(partial(cut, parts.test), TESTS)
     labels = labels_in(parts, parts.train)
 
     def make(index: int) -> Cut:

@@ -11,7 +11,15 @@ from lifelong.streams.domains import domains, permuted, rotated
 from lifelong.streams.overlaps import overlapping
 from lifelong.streams.pieces import blurry, data_incremental, online, periods
 from lifelong.streams.scenario import Scenario
-from lifelong.streams.vectors import digit_shift, few_features, of_features, online_words, words_by_time
+from lifelong.streams.vectors import (
+    digit_shift,
+    few_features,
+    of_features,
+    online_texts,
+    online_words,
+    texts_by_time,
+    words_by_time,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,10 @@ _OTHER = {
     "online-spam": Recipe("10 mails at a time by date, words hashed", "spamassassin", online_words, {"size": 10}),
     "dated-spam": Recipe("6 parts of equal length by date, words hashed", "spamassassin", words_by_time,
                          {"experiences": 6}),
+    "online-minilm-spam": Recipe("10 mails at a time by date, features of MiniLM", "spamassassin", online_texts,
+                                 {"size": 10, "length": 64}),
+    "dated-minilm-spam": Recipe("6 parts of equal length by date, features of MiniLM", "spamassassin", texts_by_time,
+                                {"experiences": 6, "length": 64}),
     "dated-elec": Recipe("6 parts of equal length by time", "elec", periods, {"experiences": 6}),
     "domain-covtype": Recipe("4 wilderness areas", "covtype", domains,
                              {"column": (10, 11, 12, 13), "held_out": 0.2}),

@@ -18,6 +18,7 @@ PROVIDES = {
     "data-il": frozenset({"boundaries", "known_classes", "epochs"}),
     "online": frozenset({"known_classes"}),
 }
+TESTS = 10  # held-out parts that are remembered: all are asked for after each experience
 
 
 @final
@@ -142,16 +143,17 @@ class Scenario:
         return {"name": self.name, "kind": self.kind, "seed": self.seed, **plain}
 
 
-def newest(make: Callable[[int], Samples]) -> Callable[[int], Samples]:
-    """Return `make` with a memory of one: asking for the same part again costs nothing."""
-    held: list[tuple[int, Samples]] = []
+def newest(make: Callable[[int], Samples], most: int = 1) -> Callable[[int], Samples]:
+    """Return `make` with a memory of its `most` newest parts: asking for one of them again costs nothing."""
+    held: list[tuple[tuple[int, Samples], ...]] = [()]
 
     def remembered(index: int) -> Samples:
-        last = held[0] if held else None
-        if last is None or last[0] != index:
-            last = (index, make(index))
-            held[:] = [last]  # replaced at once: another thread sees the old pair or the new one
-        return last[1]
+        for known, part in held[0]:
+            if known == index:
+                return part
+        made = make(index)
+        held[0] = (*held[0], (index, made))[-most:]  # replaced at once: another thread sees what was, or what is
+        return made
 
     return remembered
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lifelong.errors import ConfigError, DataError
 from lifelong.streams.parts import Samples, Subset
-from lifelong.streams.scenario import Cut, Scenario, Steps
-from lifelong.types import Batch, Experience
+from lifelong.streams.scenario import TESTS, Cut, Scenario, Steps, newest
+from lifelong.types import Batch
 
 
 def validation(scenario: Scenario, share: float = 0.1, *, seed: int = 0) -> Scenario:
@@ -33,19 +33,22 @@ def validation(scenario: Scenario, share: float = 0.1, *, seed: int = 0) -> Scen
     random = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(scenario),), generator=random).tolist()
 
-    def cut(experience: Experience, held_out: bool) -> Samples:
+    def cut(held_out: bool, index: int) -> Samples:
+        experience = scenario[index]
         samples = experience.train
         if not isinstance(samples, Batch | Subset):
             raise DataError(
                 f"experience {experience.name!r} is no batch or map-style data; cut it with from_data first"
             )
-        kept, held = _split(samples.y, share, seeds[experience.index])
+        kept, held = _split(samples.y, share, seeds[index])
         return samples.take(held if held_out else kept)
+
+    train, test = newest(partial(cut, False)), newest(partial(cut, True), TESTS)
 
     def make(index: int) -> Cut:
         whole = scenario[index]
-        train, test = partial(cut, whole, False), partial(cut, whole, True)
-        return Cut(index, whole.name, whole.classes, train, test, task=whole.task, names=whole.names)
+        own = partial(train, index), partial(test, index)
+        return Cut(index, whole.name, whole.classes, *own, task=whole.task, names=whole.names)
 
     options = {**scenario.options, "validation": share, "validation_seed": seed}
     steps = Steps(len(scenario), make)

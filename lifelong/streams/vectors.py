@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lifelong.data import DataSet
@@ -41,18 +41,27 @@ def features(data: DataSet, encoder: str = "lite0", size: int = 64, cache: Path 
         Unavailable: The encoder is not installed.
     """
     from lifelong.models import build
-    from lifelong.models.features import cached_features
 
     body = {"name": "lite", "inputs": list(data.train.x.shape[1:]), "variant": encoder, "size": size}
     network = build({"backbone": body, "head": {"name": "prototype"}}).backbone
-    folder = Path(cache).expanduser()
+    assert isinstance(network, nn.Module)
+    return _encoded(data, network, f"{data.name}@{encoder}-{size}", cache)
 
-    def encoded(batch: Batch) -> Batch:
-        return Batch(cached_features(network, batch.x, folder=folder), batch.y, batch.ids, batch.task)
 
-    test = None if data.test is None else encoded(data.test)
-    name = f"{data.name}@{encoder}-{size}"
-    return DataSet(name, encoded(data.train), test, data.classes, data.source, data.sha256)
+def text_features(data: DataSet, length: int = 64, cache: Path | str = CACHE) -> DataSet:
+    """Return a data set of MiniLM's features `[N, 384]` of the texts of `data`, computed once and kept likewise.
+
+    Args:
+        data: Texts as padded bytes.
+        length: Tokens of a text that are read, see `lifelong.models.texts.MiniLM`.
+        cache: Folder.
+
+    Raises:
+        Unavailable: The encoder is not installed.
+    """
+    from lifelong.models.texts import MiniLM
+
+    return _encoded(data, MiniLM(length), f"{data.name}@minilm-{length}", cache)
 
 
 def of_features(
@@ -123,6 +132,20 @@ def words_by_time(data: DataSet, experiences: int = 6, *, width: int = 1024, hel
     return _told(made, words=width)
 
 
+def online_texts(data: DataSet, size: int = 10, *, length: int = 64, cache: Path | str = CACHE) -> Scenario:
+    """Return `online_words` of `text_features` instead of hashed words."""
+    made = online(text_features(data, length, cache), size, order="file", test=False)
+    return _told(made, encoder="minilm", length=length)
+
+
+def texts_by_time(
+    data: DataSet, experiences: int = 6, *, length: int = 64, held_out: float = 0.2, cache: Path | str = CACHE
+) -> Scenario:
+    """Return `words_by_time` of `text_features` instead of hashed words."""
+    made = periods(text_features(data, length, cache), experiences, held_out=held_out)
+    return _told(made, encoder="minilm", length=length)
+
+
 def hashed_words(text: Tensor, width: int = 1024) -> Tensor:
     """Return texts as vectors `[N, width]` of length 1: log of 1 + how often the words occur that share a place.
 
@@ -143,6 +166,14 @@ def hashed_words(text: Tensor, width: int = 1024) -> Tensor:
         places = [zlib.crc32(word) % width for word in WORD.findall(line.tobytes().lower())]
         row.copy_(torch.tensor(places, dtype=torch.int64).bincount(minlength=width))
     return F.normalize(found.log1p(), dim=1)
+
+
+def _encoded(data: DataSet, network: nn.Module, name: str, cache: Path | str) -> DataSet:
+    """Return `data` as the features that `network` makes of it."""
+    from lifelong.models.features import cached_features
+
+    made = _changed(data, lambda x: cached_features(network, x, folder=Path(cache).expanduser()))
+    return replace(made, name=name)
 
 
 def _changed(data: DataSet, change: Callable[[Tensor], Tensor]) -> DataSet:

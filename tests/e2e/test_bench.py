@@ -63,7 +63,7 @@ def test_the_report_fits_a_desk_and_a_phone_and_complains_of_nothing(grid, width
         assert browser.value(f"{labels}.every(e => e.getBoundingClientRect().right <= {width})")
         text = browser.value("document.body.innerText")
         assert browser.complaints == []
-    for word in ("12 cells, 7 finished, 4 excluded, 1 not run yet", "needs task_id", "torch", JOBS[0].strategy):
+    for word in ("12 cells, 7 finished, 4 excluded, 1 not run yet", "meant for domain-il", "torch", JOBS[0].strategy):
         assert word in text
     for result in (grid.result(JOBS[0]), grid.result(JOBS[6])):
         assert result["signature"]["data"]["sha256"] in text

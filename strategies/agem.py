@@ -40,6 +40,7 @@ class AveragedGEM(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
+    uses = frozenset({"weights"})
     strength = "samples"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "one averaged constraint needs a smaller learning rate than this law's to keep classes apart"

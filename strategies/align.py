@@ -38,6 +38,8 @@ class Align(Strategy):
     """
 
     needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    owns = frozenset({"space", "weights"})
+    uses = frozenset({"head"})
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it turns finished features; chain it with rehearsal against forgetting"
     }

@@ -37,6 +37,7 @@ class BackwardCompatible(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    owns = frozenset({"space"})
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it makes versions comparable; chain it with rehearsal against forgetting"

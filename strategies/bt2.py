@@ -51,6 +51,7 @@ class BasisTransformation(Strategy):
     """
 
     needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    owns = frozenset({"space", "weights"})
     reshapes = True
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it makes versions comparable; chain it with rehearsal against forgetting",

@@ -61,6 +61,7 @@ class DiscreteKeyValueBottleneck(Strategy):
     """
 
     needs = Needs(distributed=True)
+    owns = frozenset({"head", "weights"})
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class EWC(Strategy):
     needs = Needs(
         distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
     )
+    uses = frozenset({"weights"})
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "new classes still take old ones over in a single head; it keeps old tasks when the inputs drift"

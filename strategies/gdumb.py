@@ -41,6 +41,7 @@ class GDumb(Remembering):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
+    owns = frozenset({"weights"})
 
     def __init__(
         self,

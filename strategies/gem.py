@@ -48,6 +48,7 @@ class GEM(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
+    uses = frozenset({"weights"})
 
     def __init__(self, capacity: int = 256, margin: float = 0.5, seed: int = 0) -> None:
         if margin < 0:

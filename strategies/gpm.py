@@ -43,6 +43,7 @@ class GPM(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
+    uses = frozenset({"weights"})
     keeps_delta = True
     by_gradient = True
     strength = "threshold"

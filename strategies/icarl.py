@@ -57,6 +57,7 @@ class ICaRL(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"class-il"}))
+    owns = frozenset({"head"})
 
     def __init__(self, capacity: int = 1000, ratio: float = 1.0, pool: int = 2000, seed: int = 0) -> None:
         if capacity < 1 or ratio < 0:

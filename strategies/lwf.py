@@ -38,6 +38,7 @@ class LwF(Strategy):
     needs = Needs(
         distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
     )
+    uses = frozenset({"head"})
     strength = "pull"
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "new columns are free to outgrow the distilled ones; it keeps old tasks when inputs drift"

@@ -36,6 +36,7 @@ class MAS(Strategy):
     needs = Needs(
         distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
     )
+    uses = frozenset({"weights"})
     strength = "pull"
 
     def __init__(self, pull: float = 0.02, samples: int = 256, seed: int = 0) -> None:

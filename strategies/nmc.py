@@ -27,6 +27,7 @@ class NearestMean(Strategy):
     """
 
     needs = Needs(distributed=True)
+    owns = frozenset({"head", "weights"})
 
     def __init__(self, normalise: bool = True) -> None:
         self.normalise, self.first = normalise, FirstPass()

@@ -31,6 +31,7 @@ class StreamingRidge(Strategy):
     """
 
     needs = Needs(distributed=True)
+    owns = frozenset({"head", "weights"})
 
     def __init__(self, width: int = 1000, ridge: float = 1.0) -> None:
         self.width, self.ridge, self.first = width, ridge, FirstPass()

@@ -36,6 +36,7 @@ class SynapticIntelligence(Strategy):
     needs = Needs(
         distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
     )
+    uses = frozenset({"weights"})
     strength = "pull"
     keeps_delta = True
     exempt = {  # noqa: RUF012 - a constant

@@ -42,6 +42,7 @@ class Simplex(Strategy):
     needs = Needs(
         distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il", "task-il"})
     )
+    owns = frozenset({"head", "space"})
 
     exempt = {"beats naive": "it makes features comparable; chain it with rehearsal against forgetting"}  # noqa: RUF012
 

@@ -66,6 +66,7 @@ class SimplexHOC(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    owns = frozenset({"head", "space"})
     reshapes = True
     exempt = {  # noqa: RUF012 - a constant
         "beats naive": "it makes features comparable; chain it with rehearsal against forgetting",

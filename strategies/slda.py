@@ -31,6 +31,7 @@ class StreamingLDA(Strategy):
     """
 
     needs = Needs(distributed=True)
+    owns = frozenset({"head", "weights"})
 
     def __init__(self, shrinkage: float = 1e-2) -> None:
         self.shrinkage, self.first = shrinkage, FirstPass()

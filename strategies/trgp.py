@@ -44,6 +44,7 @@ class TRGP(Strategy):
     """
 
     needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
+    owns = frozenset({"weights"})
     keeps_delta = True
     by_gradient = True
     strength = "threshold"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import final
 
 from torch import Tensor, nn
@@ -19,12 +20,17 @@ class Chain(Strategy):
 
     Args:
         strategies: At least one.
+
+    Raises:
+        ConfigError: None, or two that get in each other's way: both replace the loss, or one owns what the other works on.
     """
 
     def __init__(self, *strategies: Strategy) -> None:
         if not strategies or not all(isinstance(s, Strategy) for s in strategies):
             raise ConfigError(f"a Chain takes strategies, got {[type(s).__name__ for s in strategies]}")
         self.strategies = strategies
+        for one, other in combinations(_leaves(self), 2):
+            _refuse_clash(one, other)
 
     @property
     def parts(self) -> tuple[Strategy, ...]:
@@ -135,3 +141,16 @@ class Chain(Strategy):
     def summary(self) -> dict[str, float]:
         """Return all numbers; a later strategy's wins over an earlier one's of the same name."""
         return {name: value for s in self.strategies for name, value in s.summary().items()}
+
+
+def _leaves(strategy: Strategy) -> Iterator[Strategy]:
+    for part in strategy.parts:
+        yield from _leaves(part) if isinstance(part, Chain) else (part,)
+
+
+def _refuse_clash(one: Strategy, other: Strategy) -> None:
+    names = f"{type(one).__name__} and {type(other).__name__}"
+    if type(one).loss is not Strategy.loss and type(other).loss is not Strategy.loss:
+        raise ConfigError(f"{names} both replace the loss; chain one of them")
+    if clash := (one.owns & (other.owns | other.uses)) | (other.owns & one.uses):
+        raise ConfigError(f"{names} both work on the {' and the '.join(sorted(clash))}; chain one of them")

@@ -22,6 +22,7 @@ from lifelong.learning.allowance import Allowance
 from lifelong.types import Batch, Experience, Output
 
 State = dict[str, Any]  # nested; tensors and plain values only
+PARTS = frozenset({"head", "weights", "space"})  # classifier; what the gradient moves, by name; where embeddings lie
 KINDS = frozenset({"class-il", "domain-il", "task-il", "data-il", "online"})
 
 
@@ -74,6 +75,8 @@ class Strategy:
     step_rate: float | None = None  # that multiple; set by a learner before `project`, None if it may be anything else
     allowance: Allowance | None = None  # old samples that this step may rehearse; set by a learner, None is any number
     reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
+    owns: ClassVar[frozenset[str]] = frozenset()  # of `PARTS`: what no other strategy of a chain may work on
+    uses: ClassVar[frozenset[str]] = frozenset()  # of `PARTS`: what it relies on, as others may
     strength: ClassVar[str | None] = None  # the argument that scales its effect: at 0 it must equal naive training
     exempt: ClassVar[Mapping[str, str]] = {}  # laws of `lifelong.checks` that cannot hold for it, and why
 

@@ -188,6 +188,18 @@ def test_tuning_parts_never_see_test_samples():
 
 
 @pytest.mark.slow
+def test_the_report_says_how_many_trials_of_a_search_ended(tmp_path):
+    """Three were asked for; one gave nothing, and has lost."""
+    pytest.importorskip("jinja2")
+    told = {"scenario": "s", "trials": 2, "score": 0.5, "median_score": 0.4, "flops": 1.0, "sha256": "0" * 64}
+    job = replace(SMALL, strategy="nmc", protocol="two-phase", tuned=told)
+    store = Store.create(tmp_path, [job], {"trials": 3})
+    workers.work(store, [job], "first")
+    bench_report.write(store)
+    assert "<td>2 of 3</td>" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_the_report_says_everything_in_one_file(grid):
     pytest.importorskip("jinja2")
     bench_report.write(grid)

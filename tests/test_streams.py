@@ -14,7 +14,7 @@ from lifelong.datatable import KNOWN
 from lifelong.errors import ConfigError, DataError, NotFound, UnknownName
 from lifelong.labels import LabelMap
 from lifelong.streams import transforms
-from lifelong.streams.scenario import PROVIDES
+from lifelong.streams.scenario import PROVIDES, TESTS
 from lifelong.streams.scenarios import (
     SCENARIOS,
     Scenario,
@@ -201,6 +201,16 @@ def test_a_changed_sample_is_another_sample(make):
     everything = ids(stream) + ids(stream, "test")
     assert len(set(everything)) == len(everything) == 4 * 80
     assert torch.equal(stream[0].train.ids, images().train.ids)
+
+
+@pytest.mark.parametrize("make", [permuted, rotated])
+def test_what_is_held_out_is_cut_once_and_no_more_than_ten_parts_are_kept(make):
+    """All are asked for after each experience; a long stream must not pile up in memory."""
+    short, long = make(images(), 3), make(images(), TESTS + 1)
+    for stream in (short, validation(short)):
+        assert all(a is b for a, b in zip([e.test for e in stream], [e.test for e in stream], strict=True))
+    for stream in (long, validation(long)):
+        assert all(a is not b for a, b in zip([e.test for e in stream], [e.test for e in stream], strict=True))
 
 
 @pytest.mark.parametrize("make", [permuted, rotated])

@@ -44,6 +44,7 @@ def write(store: Store, standings: Sequence[Mapping[str, Any]]) -> None:
         scenarios=scenarios,
         ended=_ended(standings, len(jobs)),
         seeds=sorted({job.seed for job in jobs}),
+        asked=store.grid()["about"].get("trials"),
         names={name: _meaning(name) for name in shown} | OTHERS,
         versions=ran_on(store),
         said=said,

@@ -171,6 +171,8 @@ def test_a_server_follows_a_store_and_serves_on_when_it_is_gone(memory, tmp_path
             while files.signature(tmp_path / "served" / "CURRENT") is None:
                 assert looked.acquire(timeout=30)
         gone.set()
+        while looked.acquire(blocking=False):  # looks that were before
+            pass
         for _ in range(5):
             assert looked.acquire(timeout=30)
     finally:

@@ -22,9 +22,9 @@ def asked(keys, path, secret=None, host="127.0.0.1:3000", server="127.0.0.1"):
     head = [(b"host", host.encode())]
     if secret is not None:
         head.append((b"authorization", f"Bearer {secret}".encode()))
-    exchange = Exchange()
+    exchange = Exchange(head=dict(head))
     try:
-        keys.admit({"path": path, "headers": head, "server": (server, 3000)}, exchange)
+        keys.admit({"path": path, "server": (server, 3000)}, exchange)
     except Problem as problem:
         return problem.status, exchange.who
     return 200, exchange.who

@@ -41,7 +41,7 @@ class Exchange:
     request_id: str = ""
     route: str = UNMATCHED
     method: str = "POST"
-    head: Mapping[bytes, bytes] = field(default_factory=dict)
+    head: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)  # a token may be in it
     client: str = ""
     who: str = ""
     key: str = ""

@@ -30,6 +30,10 @@ def asked(keys, path, secret=None, host="127.0.0.1:3000", server="127.0.0.1"):
     return 200, exchange.who
 
 
+def test_a_request_shown_in_a_log_does_not_show_its_token():
+    assert "secret" not in repr(Exchange(head={b"authorization": b"Bearer secret"}))
+
+
 PATHS = {"read": "/v1/predict", "write": "/v1/gallery/add", "admin": "/v1/admin/promote"}
 
 

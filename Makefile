@@ -70,7 +70,7 @@ claims: .venv/dev  ## What the methods promise, over five seeds on real data (30
 leaderboard: .venv/dev  ## Compare all strategies on seven scenarios, five seeds (an hour and a half; resumable; LIFELONG_DATA)
 	$(BIN)/python benchmarks/leaderboard.py run
 
-soak: .venv/dev  ## The long proofs: 20 kills of the trainer, 100 of the gallery, and the swaps under load
+soak: .venv/dev  ## The long proofs: kills of trainer and gallery, swaps under load, 10,000 labels
 	$(BIN)/python benchmarks/soak.py --out benchmarks/results/soak.json
 
 golden: .venv/dev  ## Write the golden figures anew; say why in CHANGELOG.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from lifelong.errors import DataError, SpaceError
 from serving import answers, decode, forms
@@ -28,11 +29,10 @@ class Asking(Routes):
         router.told(form, live, x, [row[0] for row in indices])
         rows = [prediction(live, *row) for row in zip(shares, indices, strict=True)]
         if decode.boolean(form.remember, "remember"):
-            for row, name in zip(
-                rows, self.runtime.remembered.add(live.version, [r.label for r in rows], x), strict=True
-            ):
-                row.id = name
-        return answers.Predictions(version=live.version, request_id=form.request_id, predictions=rows)
+            names = self.runtime.remembered.add(live.version, [row["label"] for row in rows], x)
+            rows = [{**row, "id": name} for row, name in zip(rows, names, strict=True)]
+        told = {"version": live.version, "request_id": form.request_id, "predictions": rows}
+        return answers.Predictions.model_validate(told)
 
     @endpoint("/v1/embed")
     def embed(self, form: forms.EmbedForm) -> answers.Embeddings:
@@ -79,7 +79,7 @@ class Asking(Routes):
         return rows
 
 
-def prediction(live: Live, shares: list[float], indices: list[int]) -> answers.Prediction:
-    """Return what is said of one sample, likeliest label first."""
-    top = [answers.Guess(label=live.labels[i], probability=p) for p, i in zip(shares, indices, strict=True)]
-    return answers.Prediction(label=top[0].label, probability=top[0].probability, top=top)
+def prediction(live: Live, shares: list[float], indices: list[int]) -> dict[str, Any]:
+    """Return the fields of an `answers.Prediction` of one sample, likeliest label first."""
+    top = [{"label": live.labels[i], "probability": p} for p, i in zip(shares, indices, strict=True)]
+    return {**top[0], "top": top}

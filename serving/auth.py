@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, final
 
@@ -81,7 +81,7 @@ class Keys:
         need = needed(scope["path"])
         if need is None:
             return
-        head = dict(scope["headers"])
+        head = exchange.head
         if not self.closed:
             if need != "read":
                 self._without_tokens(scope, head, need)
@@ -97,7 +97,7 @@ class Keys:
         if not token.may(need):
             raise Problem(403, f"this token may {token.scope}, and this needs {need}")
 
-    def _without_tokens(self, scope: MutableMapping[str, Any], head: dict[bytes, bytes], need: str) -> None:
+    def _without_tokens(self, scope: MutableMapping[str, Any], head: Mapping[bytes, bytes], need: str) -> None:
         if not self._settings.insecure:
             raise Problem(403, CLOSED.format(scope=need))
         host = head.get(b"host", b"").decode("latin-1")

@@ -21,11 +21,11 @@ PATIENCE = 4  # times the largest body are read, and thrown away, so that the cl
 JSON, NPY, RAW = "application/json", "application/x-npy", "application/octet-stream"
 
 
-async def body(scope: Scope, receive: Receive, most: int, seconds: float) -> bytes | None:
+async def body(exchange: Exchange, receive: Receive, most: int, seconds: float) -> bytes | None:
     """Return the whole body, or None if the client went away.
 
     Args:
-        scope: Of the request.
+        exchange: The request.
         receive: Of ASGI.
         most: Bytes that a body may have.
         seconds: That it may take.
@@ -34,7 +34,7 @@ async def body(scope: Scope, receive: Receive, most: int, seconds: float) -> byt
         TooLarge: It is larger, declared or not.
         Problem: 408, it did not arrive in time.
     """
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    declared = exchange.head.get(b"content-length", b"0")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
         raise _too_large(most)
     try:
@@ -51,7 +51,7 @@ def form(kind: type[Form], scope: Scope, data: bytes, exchange: Exchange) -> For
         Problem: 415, neither content type.
         DataError: It does not hold what its content type says, or not the fields of the form.
     """
-    media = dict(scope["headers"]).get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+    media = exchange.head.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
     if media == JSON:
         return kind.read(data, exchange)
     if media not in (NPY, RAW) or not kind.binary:

@@ -63,8 +63,10 @@ def samples(x: object, shape: Sequence[int], most: int, name: str = "x") -> npt.
         raise DataError(f"{name} must hold samples of shape {_sizes(shape, size)}, got {list(array.shape)}")
     if len(array) > most:
         raise DataError(f"{name} may hold at most {most} samples, got {len(array)}; send several requests")
-    with np.errstate(over="ignore"):
-        rows = np.ascontiguousarray(array.reshape(-1, *shape), dtype=np.float32)
+    rows = array.reshape(-1, *shape)
+    if rows.dtype != np.float32 or not rows.flags.c_contiguous:
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(rows, dtype=np.float32)
     if not np.isfinite(rows).all():
         raise DataError(f"{name} must hold finite float32 numbers, got a value beyond their range")
     return rows

@@ -128,7 +128,7 @@ class Edge:
         if scope["path"] not in CALM:
             self.rates.take(reply.exchange.who or reply.exchange.client)
         limits = self.runtime.settings
-        body = await bodies.body(scope, receive, limits.max_body_bytes, limits.timeout_seconds)
+        body = await bodies.body(reply.exchange, receive, limits.max_body_bytes, limits.timeout_seconds)
         if body is None:
             return  # the client went away
         if scope["method"] == "POST" and (kind := self.forms.get(scope["path"])):
@@ -161,8 +161,7 @@ class Edge:
         except Exception as error:
             log.exception("a bug in the answer to request_id=%s", reply.exchange.request_id)
             raise Problem(500) from error
-        await reply({"type": "http.response.start", "status": said.status_code, "headers": said.raw_headers})
-        await reply({"type": "http.response.body", "body": said.body})
+        await reply.answer(said)
 
     async def _in_a_thread(self, answer: Callable[[], Response]) -> Response:
         context, loop = copy_context(), asyncio.get_running_loop()
@@ -203,6 +202,12 @@ class Reply:
             status = self._foreign["status"]
             detail = self._runtime.why_not() if status == 503 else ""
             await self.refuse(Problem(status, detail), _allowed(self._foreign))
+
+    async def answer(self, said: Response) -> None:
+        """Answer with what was said here."""
+        self.state = "closed"
+        await self._start(said.status_code, said.raw_headers)
+        await self._send({"type": "http.response.body", "body": said.body})
 
     async def refuse(self, problem: Problem, head: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Answer with `problem`, unless an answer is on its way; what the layers below send later is dropped."""

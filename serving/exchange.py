@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import time
-import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ class Exchange:
         request_id: The client's own, or a new one.
         route: Template of the path; what is served nowhere is `unmatched`.
         method: Of HTTP.
+        head: Names (lower case) and values of its head.
         client: Address it came from.
         who: Name of the token it came with; empty without one.
         key: Decides between live version and canary: the same key gets the same one.
@@ -40,6 +41,7 @@ class Exchange:
     request_id: str = ""
     route: str = UNMATCHED
     method: str = "POST"
+    head: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)  # a token may be in it
     client: str = ""
     who: str = ""
     key: str = ""
@@ -69,11 +71,12 @@ class Exchange:
         """Return the exchange of an ASGI request."""
         head, path = dict(scope["headers"]), scope["path"]
         given = head.get(b"x-request-id", b"")
-        request_id = given.decode() if _PLAIN.fullmatch(given) else uuid.uuid4().hex
+        request_id = given.decode() if _PLAIN.fullmatch(given) else os.urandom(16).hex()
         return cls(
             request_id=request_id,
             route=path if path in routes else UNMATCHED,
             method=scope["method"],
+            head=head,
             client=str((scope.get("client") or ("",))[0]),
             key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],

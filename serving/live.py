@@ -20,6 +20,7 @@ from lifelong.release.snapshot import Snapshot
 from lifelong.types import Output, Space
 
 Floats = npt.NDArray[np.float32]
+WILD = "the model's answer to x is not finite; scale x to the range it was trained on"
 WARM_ROWS = (1, 64)  # batch sizes that are run before a version goes live
 
 
@@ -50,14 +51,24 @@ class Live:
     health: Mapping[str, float] = field(default_factory=dict)
     view: View | None = None
 
+    def bound(self, view: View | None) -> Live:
+        """Return this version with the gallery as a request finds it."""
+        made = object.__new__(Live)  # `dataclasses.replace` takes five times as long, and it is done for each request
+        vars(made).update(vars(self), view=view)
+        return made
+
     def embed(self, x: Floats) -> Floats:
         """Return vectors `[N, D]` of samples `[N, *shape]`.
 
         Raises:
             NotFinite: The samples are too large for the model: its answer is not finite.
         """
-        features: Floats = self._run(x).features.numpy()
-        return features
+        features = self._run(x).features
+        # A sum costs a fifth of a look at each number; it may overflow where none of them did.
+        if not isfinite(features.sum()) and not features.isfinite().all():
+            raise NotFinite(WILD)
+        found: Floats = features.numpy()
+        return found
 
     def predict(self, x: Floats, top: int) -> tuple[Tensor, Tensor]:
         """Return probabilities and label indices `[N, min(top, labels)]`, likeliest first.
@@ -74,7 +85,7 @@ class Live:
         shares = self._run(x).logits[:, :known].softmax(dim=1)
         found = shares.topk(min(top, known), dim=1)
         if not isfinite(found.values.sum()):  # one NaN among the logits makes all shares of that row NaN
-            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
+            raise NotFinite(WILD)
         return found.values, found.indices
 
     def search(self, queries: Floats, k: int, where: Where | None, offset: int = 0) -> list[list[Hit]]:
@@ -94,12 +105,9 @@ class Live:
             raise Unavailable("this version is not bound to a request; take it from slot.live")
         return self.view
 
-    @torch.inference_mode()
     def _run(self, x: Floats) -> Output:
-        said: Output = self.model(torch.from_numpy(x))
-        # A sum costs a fifth of a look at each number; it may overflow where none of them did.
-        if not isfinite(said.features.sum()) and not said.features.isfinite().all():
-            raise NotFinite("the model's answer to x is not finite; scale x to the range it was trained on")
+        with torch.inference_mode():
+            said: Output = self.model(torch.from_numpy(x))
         return said
 
 

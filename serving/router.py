@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar, final
 
 from lifelong.errors import DataError, LifelongError, NotFinite, NotFound
@@ -47,7 +46,7 @@ class Router:
         """
         live = self.slot.live
         if wanted := _number(exchange.pinned if pinned is None else pinned):
-            return replace(self._pinned(wanted, live), view=live.view)
+            return self._pinned(wanted, live).bound(live.view)
         beside = self.slot.trials.beside
         canary, trial = beside.canary, beside.rollout.canary
         if canary is None or trial is None or canary.version == live.version:
@@ -55,7 +54,7 @@ class Router:
         chosen = assigned(exchange.key, canary.version) < trial.share
         if space in (live.space.id, canary.space.id) and live.space.id != canary.space.id:
             chosen = space == canary.space.id
-        return replace(canary, view=live.view) if chosen else live
+        return canary.bound(live.view) if chosen else live
 
     def answer(self, form: Form, ask: Callable[[Live], Said], space: str | None = None) -> tuple[Live, Said]:
         """Return the version that answered, and what it said."""

@@ -163,14 +163,11 @@ class Runtime:
     def began(self) -> None:
         """A request is being worked on."""
         self._in_flight += 1
-        if self._telemetry is not None:
-            self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
 
     def ended(self, exchange: Exchange, seconds: float) -> None:
         """The request was answered (499: the client had gone)."""
         self._in_flight -= 1
         if self._telemetry is not None:
-            self._telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
             self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
             self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
         if self._traces is not None:
@@ -203,6 +200,7 @@ class Runtime:
         if slot is None or shelf is None:
             return
         self.crew.write(report(slot))
+        self.telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
         beside = slot.trials.beside
         waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0

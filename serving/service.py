@@ -14,17 +14,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, final
 
 import bentoml
+from starlette.responses import Response
 
 from lifelong.errors import LifelongError
 from serving import openapi
 from serving.admin import Admin
 from serving.asking import Asking
-from serving.edge import Edge
+from serving.edge import App, Edge
 from serving.endpoints import POSTS
 from serving.feedback import Feedback
+from serving.forms import Form
 from serving.pages import GETS, pages
 from serving.runtime import Runtime
 from serving.settings import Settings, metrics_folder
@@ -33,6 +37,7 @@ from serving.storing import Storing
 for _name, _logger in logging.root.manager.loggerDict.items():
     if _name.startswith("lifelong") and isinstance(_logger, logging.Logger):
         _logger.disabled = False  # importing bentoml configures logging and mutes every logger that exists already
+logging.getLogger("uvicorn.access").propagate = False  # or it makes a line of each request, for nobody
 
 
 class Endpoints(Asking, Storing, Feedback, Admin):
@@ -53,9 +58,21 @@ class Endpoints(Asking, Storing, Feedback, Admin):
         return self.runtime.ready()
 
 
-def named(inner: type[Endpoints]) -> dict[str, str]:
-    """Return the route of each endpoint, by the name of its method."""
-    return {name: api.route for name in dir(inner) if hasattr(api := getattr(inner, name), "route")}
+def methods(inner: type[Endpoints]) -> dict[str, Callable[[Form], Response]]:
+    """Return what answers each route: the methods themselves, without BentoML's way there."""
+    answering, apis = inner(), [getattr(inner, name) for name in dir(inner)]
+    return {api.route: partial(api.func, answering) for api in apis if hasattr(api, "route")}
+
+
+@final
+class Edged(bentoml.Service):  # type: ignore[misc]  # bentoml is untyped
+    """A service whose outermost layer is ours: what it answers itself passes none of BentoML's."""
+
+    edge: Callable[[App], App]
+
+    def to_asgi(self, is_main: bool = True) -> App:
+        """Return the application that a worker serves."""
+        return self.edge(super().to_asgi(is_main))
 
 
 def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type[Endpoints] = Endpoints) -> Any:  # noqa: ANN401 - bentoml is untyped
@@ -78,6 +95,7 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
         logging={"access": {"enabled": False}},
         tracing={"excluded_urls": ".*"},  # off does not mean free: 134 us per request
         ssl=settings.tls(),
+        service_class=Edged,
     )
 
     def document() -> dict[str, Any]:
@@ -85,11 +103,8 @@ def make(settings: Settings, *, multiprocess: str | None = None, endpoints: type
 
     routes = frozenset([*POSTS, *GETS, "/docs.json"])
     service.mount_asgi_app(pages(runtime, document), path="/", name="pages")
-    answering = inner()
-    methods = {route: getattr(answering, name) for name, route in named(inner).items()}
-    service.add_asgi_middleware(
-        Edge, direct=methods, runtime=runtime, forms={r: form for r, (form, _) in POSTS.items()}, routes=routes
-    )
+    forms = {route: form for route, (form, _) in POSTS.items()}
+    service.edge = partial(Edge, direct=methods(inner), runtime=runtime, forms=forms, routes=routes)
     return service
 
 

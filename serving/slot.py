@@ -96,7 +96,7 @@ class Slot:
         live = self._live
         if live is None:
             raise Unavailable(self._why_not())
-        return replace(live, view=self.shelf.view())
+        return live.bound(self.shelf.view())
 
     @property
     def version(self) -> int | None:

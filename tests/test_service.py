@@ -27,6 +27,7 @@ with warnings.catch_warnings():  # bentoml's own imports, and starlette would ra
     from starlette.testclient import TestClient
 
     from serving import forms, service
+    from serving.edge import Edge
     from serving.pages import GETS
 
 
@@ -196,6 +197,7 @@ def test_before_the_first_version(registry, tmp_path, kit):
 def test_a_missing_registry_is_no_error(tmp_path):
     """It may come later; until then nothing is published."""
     made = service.make(Settings(registry=tmp_path / "nowhere", state=tmp_path / "state"))
+    assert isinstance(made.to_asgi(), Edge)  # what we answer ourselves passes none of BentoML's layers
     with TestClient(made.to_asgi()) as client:
         told = checked(client.get("/v1/versions"))
 

@@ -22,12 +22,16 @@ def asked(keys, path, secret=None, host="127.0.0.1:3000", server="127.0.0.1"):
     head = [(b"host", host.encode())]
     if secret is not None:
         head.append((b"authorization", f"Bearer {secret}".encode()))
-    exchange = Exchange()
+    exchange = Exchange(head=dict(head))
     try:
-        keys.admit({"path": path, "headers": head, "server": (server, 3000)}, exchange)
+        keys.admit({"path": path, "server": (server, 3000)}, exchange)
     except Problem as problem:
         return problem.status, exchange.who
     return 200, exchange.who
+
+
+def test_a_request_shown_in_a_log_does_not_show_its_token():
+    assert "secret" not in repr(Exchange(head={b"authorization": b"Bearer secret"}))
 
 
 PATHS = {"read": "/v1/predict", "write": "/v1/gallery/add", "admin": "/v1/admin/promote"}

@@ -25,7 +25,8 @@ class Naive(Endpoints):
         shares, indices = live.predict(x, form.top_k)
         rows = zip(shares.tolist(), indices.tolist(), strict=True)
         predictions = [prediction(live, *row) for row in rows]
-        return answers.Predictions(version=version, request_id=form.request_id, predictions=predictions)
+        told = {"version": version, "request_id": form.request_id, "predictions": predictions}
+        return answers.Predictions.model_validate(told)
 
 
 NaiveService = make(Settings.load(os.environ), multiprocess=metrics_folder(os.environ), endpoints=Naive)

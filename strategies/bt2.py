@@ -50,7 +50,7 @@ class BasisTransformation(Strategy):
         new: The new model by itself, if it has been trained already; for the first experience only.
     """
 
-    needs = Needs(boundaries=True, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
+    needs = Needs(boundaries=True, bounded=False, scenarios=frozenset({"class-il", "domain-il", "data-il"}))
     owns = frozenset({"space", "weights"})
     reshapes = True
     exempt = {  # noqa: RUF012 - a constant

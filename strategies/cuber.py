@@ -62,7 +62,7 @@ class CUBER(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, bounded=False, scenarios=frozenset({"domain-il", "task-il"}))
     owns = frozenset({"weights"})
     keeps_delta = True
     by_gradient = True

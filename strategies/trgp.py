@@ -43,7 +43,7 @@ class TRGP(Strategy):
         seed: Of this strategy's own generator.
     """
 
-    needs = Needs(distributed=True, boundaries=True, scenarios=frozenset({"domain-il", "task-il"}))
+    needs = Needs(distributed=True, boundaries=True, bounded=False, scenarios=frozenset({"domain-il", "task-il"}))
     owns = frozenset({"weights"})
     keeps_delta = True
     by_gradient = True

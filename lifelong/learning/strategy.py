@@ -36,7 +36,7 @@ class Needs:
         known_classes: All classes are known before the stream starts.
         epochs: An experience may be passed over more than once.
         scenarios: Kinds of scenario that the method is meant for (members of `KINDS`).
-        bounded: Memory stays bounded on an endless stream (False for upper lines that keep everything).
+        bounded: Memory stays bounded on an endless stream (False for what keeps everything, or something of each task).
         distributed: Several processes may train it: its hooks depend on their arguments and its own state, no more.
     """
 

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from lifelong.learning.analytic import Stack
 from lifelong.learning.inputs import answered
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Output
@@ -37,6 +38,9 @@ def summed(
         None if that cannot be had this way: weights elsewhere than in linear layers, or a layer that did not
         see each sample once.
     """
+    stack = Stack.of(model) if fold in FOLDS else None
+    if stack is not None and not stack.watched:
+        return _stacked(stack, rows, value, fold)
     every = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
     layers = {name: model.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in every)}
     if fold not in FOLDS or not all(isinstance(m, nn.Linear | LinearHead) for m in layers.values()):
@@ -69,3 +73,21 @@ def summed(
         found[f"{name}.weight"] = folded.T @ fold(given)
         found[f"{name}.bias"] = folded.sum(0)
     return {name: found[name] for name in every}
+
+
+@torch.no_grad()
+def _stacked(
+    stack: Stack, rows: Batch, value: Callable[[Output, Tensor], Tensor], fold: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return the same of a stack: only `value` itself goes through autograd."""
+    given, logits = stack.forward(rows.x)
+    ends = [given[-1].detach().requires_grad_(), logits.requires_grad_()]
+    with torch.enable_grad():
+        total = value(Output(ends[0], answered(stack.model, ends[1], rows.task)), rows.y).sum()
+    by_features, by_logits = torch.autograd.grad(total, ends, allow_unused=True)
+    by_logits = torch.zeros_like(logits) if by_logits is None else by_logits
+    found: dict[int, Tensor] = {}
+    for place, slope in stack.slopes(given, by_logits, by_features):
+        own, folded = stack.layers[place], fold(slope)
+        found[id(own["weight"])], found[id(own["bias"])] = folded.T @ fold(given[place]), folded.sum(0)
+    return {name: found[id(p)] for name, p in stack.weights.items()}

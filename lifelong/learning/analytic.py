@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import _has_any_global_hook
 
+from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
+from lifelong.learning.ranks import Ranks
 from lifelong.learning.strategy import Strategy
 from lifelong.models import Classifier
 from lifelong.models.heads import LinearHead
@@ -40,10 +42,13 @@ class Stack:
         model: The classifier.
         layers: These layers, in order, the head last.
         active: Whether a ReLU follows each of them.
+        weights: Their parameters by name, in the model's order.
     """
 
-    def __init__(self, model: Classifier, layers: list[nn.Module], active: list[bool]) -> None:
-        self.model, self.active, self.weights = model, active, trained(model)
+    def __init__(
+        self, model: Classifier, layers: list[nn.Module], active: list[bool], weights: dict[str, nn.Parameter]
+    ) -> None:
+        self.model, self.active, self.weights = model, active, weights
         self.layers: list[dict[str, Any]] = [m._parameters for m in layers]  # asked as attributes they take longer
         self._hooks = [m.__dict__[kind] for m in (model, model.backbone, *layers) for kind in HOOKS]
 
@@ -52,15 +57,23 @@ class Stack:
         """Return what trains in `model`, on the CPU; None if that is anything but such a stack."""
         if type(model) is not Classifier or type(model.head) is not LinearHead or model.scaling is not None:
             return None
-        body, every = model.backbone, {id(p) for p in trained(model).values()}
+        body, weights = model.backbone, trained(model)
+        every = {id(p) for p in weights.values()}
         moves = any(id(p) in every for p in body.parameters())
         parts = [*body.layers, model.head] if moves and type(body) is MLP else [model.head]
         layers = [part for part in parts if type(part) is not nn.ReLU]
         mine = [p for layer in layers for p in layer._parameters.values() if p is not None]
         if len(mine) != len(every) or {id(p) for p in mine} != every or any(p.device.type != "cpu" for p in mine):
             return None
-        active = [type(after) is nn.ReLU for part, after in zip(parts, [*parts[1:], None], strict=True) if part in layers]
-        return cls(model, layers, active)
+        active = [
+            type(after) is nn.ReLU for part, after in zip(parts, [*parts[1:], None], strict=True) if part in layers
+        ]
+        return cls(model, layers, active, weights)
+
+    @property
+    def whole(self) -> bool:
+        """Whether these layers are all of the model: then it answers the same in training and in eval mode."""
+        return len(self.layers) > 1
 
     @property
     def watched(self) -> bool:
@@ -73,14 +86,16 @@ class Stack:
     @torch.no_grad()
     def forward(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return what each layer is given `[N, I]` (the head, last: the features) and the logits `[N, C]`."""
-        x, given = x.flatten(1) if len(self.layers) > 1 else self.model.backbone(x), []
+        x, given = x.flatten(1) if self.whole else self.model.backbone(x), []
         for own, active in zip(self.layers, self.active, strict=True):
             given.append(x)
             x = F.linear(x, own["weight"], own["bias"])
             x = x.relu_() if active else x
         return given, x
 
-    def slopes(self, given: list[Tensor], by_logits: Tensor, by_features: Tensor | None) -> Iterator[tuple[int, Tensor]]:
+    def slopes(
+        self, given: list[Tensor], by_logits: Tensor, by_features: Tensor | None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Yield the slope at the output of each layer `[N, O]`, and its place, from the head down."""
         slope = by_logits
         for place in range(len(self.layers) - 1, -1, -1):
@@ -96,7 +111,7 @@ class Stack:
         """Return the outputs, the cross-entropy and what `strategy` adds to it, and what writes the gradients of both.
 
         Args:
-            strategy: Does not replace the loss.
+            strategy: One that `suits`.
             batch: N samples.
         """
         given, logits = self.forward(batch.x)
@@ -104,11 +119,13 @@ class Stack:
         others = None if allowed is None else ~allowed[batch.task]
         loss, slope = cross_entropy(logits if others is None else logits.masked_fill(others, -torch.inf), batch.y)
         slope = slope if others is None else slope.masked_fill_(others, 0)
+        if not _own(strategy, "penalty"):
+            return out, loss, partial(self._write, given, slope)
         known = None if "penalty" in strategy.__dict__ else strategy.weight_penalty(self.weights)
         if known is not None:
             return out, loss + known[0], partial(self._write, given, slope, None, known[1])
         ends = Output(given[-1].detach().requires_grad_(), logits.detach().requires_grad_())
-        extra = strategy.penalty(self.model, batch, ends) if overridden(strategy, "penalty") else None
+        extra = strategy.penalty(self.model, batch, ends)
         if extra is None:
             return out, loss, partial(self._write, given, slope)
 
@@ -145,10 +162,38 @@ def cross_entropy(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return loss, log_softmax_back(by_likely, likely, 1, logits.dtype)
 
 
-def overridden(strategy: Strategy, hook: str) -> bool:
-    """Return whether any part of a strategy has a `hook` of its own."""
-    plain = getattr(Strategy, hook)
-    return any(getattr(getattr(part, hook), "__func__", None) is not plain for part in strategy.parts)
+def loss_of(
+    stack: Stack | None, ranks: Ranks, strategy: Strategy, model: nn.Module, batch: Batch
+) -> tuple[Output, Tensor, Callable[[], None]]:
+    """Return outputs, loss and what writes its gradients: by hand where there is a stack that will do, else by torch.
+
+    Args:
+        stack: That `model` is, None if it is none.
+        ranks: Who passes over the batch.
+        strategy: What may replace the cross-entropy, and add to it.
+        model: Trained.
+        batch: N samples.
+    """
+    if stack is not None and not stack.watched and suits(strategy):
+        return stack.loss(strategy, batch)
+    out = ranks.forward(model, batch)
+    logits = answered(model, out.logits, batch.task)
+    loss = strategy.loss(model, batch, Output(out.features, logits))
+    loss = F.cross_entropy(logits, batch.y) if loss is None else loss
+    extra = strategy.penalty(model, batch, out)
+    loss = loss if extra is None else loss + extra
+    return out, loss, loss.backward
+
+
+def suits(strategy: Strategy) -> bool:
+    """Return whether a strategy leaves the loss as it is, and adds to it nothing but what its arguments say."""
+    return not any(
+        _own(part, "loss") or (_own(part, "penalty") and not part.needs.distributed) for part in strategy.parts
+    )
+
+
+def _own(part: Strategy, hook: str) -> bool:
+    return getattr(getattr(part, hook), "__func__", None) is not getattr(Strategy, hook)
 
 
 def _sum(one: Tensor, other: Tensor | None) -> Tensor:

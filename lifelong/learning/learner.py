@@ -10,14 +10,13 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
-from lifelong.learning.analytic import Stack, overridden
+from lifelong.learning.analytic import Stack, loss_of
 from lifelong.learning.budgets import Budget, Spending
-from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
+from lifelong.learning.inputs import allow, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
@@ -271,7 +270,7 @@ class Learner:
             self.optim.turn(self._optimizer, self.counters["samples"] - self.position.get("warmed", 0), self.batch_size)
         self._spending.before(strategy, model, batch)
         mixed = strategy.augment(batch)
-        out, loss, back = self._loss(mixed)
+        out, loss, back = loss_of(self._stack, self.ranks, strategy, model, mixed)
         value = loss.item()
         if not math.isfinite(value):
             raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
@@ -291,18 +290,6 @@ class Learner:
         self._spending.after(len(mixed), self.counters)
         strategy.observe(model, batch, out if mixed is batch else out[: len(batch)])
         return value
-
-    def _loss(self, batch: Batch) -> tuple[Output, Tensor, Callable[[], None]]:
-        """Return outputs, loss and what writes its gradients; by hand where that gives the same bits."""
-        if self._stack is not None and not self._stack.watched and not overridden(self.strategy, "loss"):
-            return self._stack.loss(self.strategy, batch)
-        out = self.ranks.forward(self.model, batch)
-        logits = answered(self.model, out.logits, batch.task)
-        loss = self.strategy.loss(self.model, batch, Output(out.features, logits))
-        loss = F.cross_entropy(logits, batch.y) if loss is None else loss
-        extra = self.strategy.penalty(self.model, batch, out)
-        loss = loss if extra is None else loss + extra
-        return out, loss, loss.backward
 
     def _check(self, x: Tensor) -> None:
         check_inputs(x, self._dtype, self._shape)

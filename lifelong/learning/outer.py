@@ -38,9 +38,6 @@ def summed(
         None if that cannot be had this way: weights elsewhere than in linear layers, or a layer that did not
         see each sample once.
     """
-    stack = Stack.of(model) if fold in FOLDS else None
-    if stack is not None and not stack.watched:
-        return _stacked(stack, rows, value, fold)
     every = {name: p for name, p in model.named_parameters(remove_duplicate=False) if p.requires_grad}
     layers = {name: model.get_submodule(name) for name in dict.fromkeys(name.rpartition(".")[0] for name in every)}
     if fold not in FOLDS or not all(isinstance(m, nn.Linear | LinearHead) for m in layers.values()):
@@ -76,10 +73,10 @@ def summed(
 
 
 @torch.no_grad()
-def _stacked(
+def stacked(
     stack: Stack, rows: Batch, value: Callable[[Output, Tensor], Tensor], fold: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """Return the same of a stack: only `value` itself goes through autograd."""
+    """Return what `summed` would, of a stack and one of `FOLDS`: only `value` itself goes through autograd."""
     given, logits = stack.forward(rows.x)
     ends = [given[-1].detach().requires_grad_(), logits.requires_grad_()]
     with torch.enable_grad():

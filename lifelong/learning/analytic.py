@@ -150,7 +150,9 @@ class Stack:
             own["bias"].grad = _sum(slope.sum(0), own["bias"].grad)
             own["weight"].grad = _sum(slope.t().mm(given[place]), own["weight"].grad)
         if more:
-            torch._foreach_add_([self.weights[name].grad for name in more], list(more.values()))
+            there = [g for name in more if (g := self.weights[name].grad) is not None]  # all of them, by now
+            slopes: list[Tensor] = list(more.values())
+            torch._foreach_add_(there, slopes)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ Checked: Fisher against the closed form of logistic regression (tests/test_fishe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -71,6 +72,10 @@ class EWC(Strategy):
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return pull / 2 times the quadratic, None before the first experience has ended."""
         return self.pull / 2 * self.held.energy(model) if self.pull and self.held else None
+
+    def weight_penalty(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return the same with its gradients."""
+        return self.held.pulling(weights, self.pull / 2) if self.pull else None
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the experience's sample."""

@@ -9,6 +9,7 @@ Checked: sensitivity against the closed form of a linear model, penalty against 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -51,6 +52,10 @@ class MAS(Strategy):
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return pull times the quadratic, None before the first experience has ended."""
         return self.pull * self.held.energy(model) if self.pull and self.held else None
+
+    def weight_penalty(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return the same with its gradients."""
+        return self.held.pulling(weights, self.pull) if self.pull else None
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the experience's sample."""

@@ -59,6 +59,10 @@ class SynapticIntelligence(Strategy):
         """Return pull times the quadratic, None before the first experience has ended."""
         return self.pull * self.held.energy(model) if self.pull and self.held else None
 
+    def weight_penalty(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return the same with its gradients."""
+        return self.held.pulling(weights, self.pull) if self.pull else None
+
     def project_delta(self, model: nn.Module, before: Mapping[str, Tensor]) -> None:
         """Go on along the path: add -gradient * movement for each weight."""
         for name, p in trained(model).items():

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from figures import figure, ratio, seconds
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lifelong.learning import Learner, Optim, Strategy
@@ -24,7 +24,7 @@ from lifelong.learning.projection import added, grown
 from lifelong.models import build
 from lifelong.streams.scenario import Scenario
 from lifelong.streams.scenarios import scenario
-from lifelong.types import Batch, Experience
+from lifelong.types import Batch, Experience, Output
 from strategies.cuber import CUBER
 from strategies.gpm import GPM
 from strategies.trgp import TRGP
@@ -34,7 +34,16 @@ CONV: dict[str, Any] = {"name": "conv", "inputs": [1, 28, 28], "channels": [32, 
 SHARES = [0.95, 0.99, 0.99]
 TASKS = 2  # finished before the steps that are timed: the first moment with two related tasks per layer
 SEEN = 1024  # samples of each
+GRAPHED = "plain SGD by autograd"
 GOAL = 256  # the batch size that the goal is read at; other sizes show where it would hold
+
+
+class Graphed(Strategy):
+    """Plain SGD through autograd: what may replace the loss is not differentiated by hand."""
+
+    def loss(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
+        """Leave it as it is."""
+        return None
 
 
 def strategies(shares: float | Sequence[float]) -> dict[str, Strategy]:
@@ -42,6 +51,7 @@ def strategies(shares: float | Sequence[float]) -> dict[str, Strategy]:
     free = partial(CUBER, 0.5, -1.0, pull=0.1, threshold=shares, growth=0)
     return {
         "naive": Strategy(),
+        GRAPHED: Graphed(),
         "gpm": GPM(shares, growth=0),
         "trgp": TRGP(0.5, shares, growth=0),
         "cuber": free(check_every=10**6),
@@ -104,7 +114,9 @@ def network(name: str, backbone: dict[str, Any], stream: Scenario, size: int, li
     made = {n: ready(s, backbone, stream, size) for n, s in strategies(shares).items()}
     count = max(4, 4096 // size) if backbone is MLP else 4
     floor = products(made)
-    for strategy, value in step_ratios(made, count, 7).items():
+    values = step_ratios(made, count, 7)
+    yield figure(f"cuber: step / {GRAPHED}, {name}, batch {size}", values["cuber"] / values[GRAPHED], "x")
+    for strategy, value in values.items():
         if strategy != "naive":
             row = f"{strategy}: step / plain SGD, {name}, batch {size}"
             yield figure(row, value, "x", *(("<=", limit) if limit and strategy == "cuber" else ()))

@@ -15,9 +15,10 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from lifelong.errors import ConfigError, DataError, UnknownName
+from lifelong.learning.analytic import Stack
 from lifelong.learning.inputs import answered
 from lifelong.learning.optimizers import trained
-from lifelong.learning.outer import summed
+from lifelong.learning.outer import FOLDS, stacked, summed
 from lifelong.types import Batch, Output
 
 MODES = ("empirical", "expected")
@@ -89,23 +90,37 @@ def mean_gradient(
     if size < 1:
         raise ConfigError(f"size must be at least 1, got {size}")
 
+    stack = Stack.of(model) if fold in FOLDS else None
+    if stack is not None and stack.whole and not stack.watched:
+        return _mean(model, batch, size, lambda rows: stacked(stack, rows, value, fold))
+    training = model.training
+    model.eval()
+    found = _mean(model, batch, size, lambda rows: _added(model, rows, value, fold))
+    model.train(training)
+    return found
+
+
+def _mean(model: nn.Module, batch: Batch, size: int, added: Callable[[Batch], Importance]) -> Importance:
+    total: Importance = {}
+    device = _device(model)
+    for start in range(0, len(batch), size):
+        part = added(batch[start : start + size].to(device))
+        total = {name: total[name] + folded for name, folded in part.items()} if total else part
+    return {name: t / len(batch) for name, t in total.items()}
+
+
+def _added(model: nn.Module, rows: Batch, value: Value, fold: Callable[[Tensor], Tensor]) -> Importance:
+    found = summed(model, rows, value, fold)
+    if found is not None:
+        return found
+
     def one(w: Importance, x: Tensor, y: Tensor, task: Tensor) -> Tensor:
         out = functional_call(model, w, (x[None], task[None]))
         return value(Output(out.features, answered(model, out.logits, task[None])), y[None])[0]
 
-    each = vmap(grad(one), in_dims=(None, 0, 0, 0))
-    total: Importance = {}
-    training = model.training
-    model.eval()
-    for start in range(0, len(batch), size):
-        rows = batch[start : start + size].to(_device(model))
-        part = summed(model, rows, value, fold)
-        if part is None:
-            weights = {name: p.detach() for name, p in trained(model).items()}
-            part = {name: fold(g).sum(0) for name, g in each(weights, rows.x, rows.y, rows.task).items()}
-        total = {name: total[name] + folded for name, folded in part.items()} if total else part
-    model.train(training)
-    return {name: t / len(batch) for name, t in total.items()}
+    weights = {name: p.detach() for name, p in trained(model).items()}
+    each = vmap(grad(one), in_dims=(None, 0, 0, 0))(weights, rows.x, rows.y, rows.task)
+    return {name: fold(g).sum(0) for name, g in each.items()}
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -10,13 +10,13 @@ from typing import final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
+from lifelong.learning.analytic import Stack, loss_of
 from lifelong.learning.budgets import Budget, Spending
-from lifelong.learning.inputs import allow, answered, check_inputs, task_mask
+from lifelong.learning.inputs import allow, check_inputs, task_mask
 from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
@@ -82,6 +82,7 @@ class Learner:
         self._epoch_start = self.random.get_state()
         self._optimizer: torch.optim.Optimizer | None = None
         self._parameters: dict[str, nn.Parameter] = {}
+        self._stack: Stack | None = None
         self._rebuild()
 
     def fit(self, experience: Experience, epochs: int = 1, *, on_step: Callable[[], None] | None = None) -> None:
@@ -269,18 +270,13 @@ class Learner:
             self.optim.turn(self._optimizer, self.counters["samples"] - self.position.get("warmed", 0), self.batch_size)
         self._spending.before(strategy, model, batch)
         mixed = strategy.augment(batch)
-        out = self.ranks.forward(model, mixed)
-        logits = answered(model, out.logits, mixed.task)
-        loss = strategy.loss(model, mixed, Output(out.features, logits))
-        loss = F.cross_entropy(logits, mixed.y) if loss is None else loss
-        extra = strategy.penalty(model, mixed, out)
-        loss = loss if extra is None else loss + extra
+        out, loss, back = loss_of(self._stack, self.ranks, strategy, model, mixed)
         value = loss.item()
         if not math.isfinite(value):
             raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None
-        loss.backward()
+        back()
         self.ranks.reduce(self._parameters.values(), strategy.noted)
         if strategy.by_gradient:
             strategy.step_rate = straight(self._optimizer)
@@ -310,6 +306,7 @@ class Learner:
             kept = {n: p for n, p in before.items() if n in now and (now[n] is p or now[n].shape != p.shape)}
             old = named_state(self._optimizer, kept) if self._optimizer else {}
             self._parameters = now
+            self._stack = Stack.of(self.model) if self.ranks.count == 1 else None
             self._optimizer = self.optim.make(list(now.values())) if now else None
             if self._optimizer:
                 load_named_state(self._optimizer, now, old)

@@ -153,7 +153,7 @@ def _walk(module: nn.Module, path: str, found: dict[str, nn.Parameter], seen: se
             seen.add(id(p))
             found[path + name] = p
     for name, child in module._modules.items():
-        if child is not None:
+        if child is not None and (child._parameters or child._modules):
             _walk(child, f"{path}{name}.", found, seen)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from lifelong.learning.analytic import Stack
 from lifelong.learning.inputs import answered
 from lifelong.models.heads import LinearHead
 from lifelong.types import Batch, Output
@@ -69,3 +70,21 @@ def summed(
         found[f"{name}.weight"] = folded.T @ fold(given)
         found[f"{name}.bias"] = folded.sum(0)
     return {name: found[name] for name in every}
+
+
+@torch.no_grad()
+def stacked(
+    stack: Stack, rows: Batch, value: Callable[[Output, Tensor], Tensor], fold: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """Return what `summed` would, of a stack and one of `FOLDS`: only `value` itself goes through autograd."""
+    given, logits = stack.forward(rows.x)
+    ends = [given[-1].detach().requires_grad_(), logits.requires_grad_()]
+    with torch.enable_grad():
+        total = value(Output(ends[0], answered(stack.model, ends[1], rows.task)), rows.y).sum()
+    by_features, by_logits = torch.autograd.grad(total, ends, allow_unused=True)
+    by_logits = torch.zeros_like(logits) if by_logits is None else by_logits
+    found: dict[int, Tensor] = {}
+    for place, slope in stack.slopes(given, by_logits, by_features):
+        own, folded = stack.layers[place], fold(slope)
+        found[id(own["weight"])], found[id(own["bias"])] = folded.T @ fold(given[place]), folded.sum(0)
+    return {name: found[id(p)] for name, p in stack.weights.items()}

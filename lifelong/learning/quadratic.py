@@ -36,14 +36,25 @@ class Quadratic:
 
     def energy(self, model: nn.Module) -> Tensor:
         """Return the sum for the weights that `model` has now."""
-        if self._flat is None:
-            every = (self.stiffness.values(), [self.anchor[name] for name in self.stiffness])
-            k, a = (torch.cat([t.flatten() for t in one]) for one in every)
-            self._flat = (k, a)
-        stiffness, anchor = self._flat
-        weights = dict(model.named_parameters())
-        off = torch.cat([_head(weights[n], k).flatten() for n, k in self.stiffness.items()]) - anchor
+        stiffness, off = self._off(dict(model.named_parameters()))
         return torch.dot(stiffness * off, off)
+
+    @torch.no_grad()
+    def pulling(self, weights: Mapping[str, Tensor], factor: float) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return `factor` times the sum and its gradients by name, with the bits that autograd gives.
+
+        None if there is no pull yet, or one on other weights than these, which are those that train.
+        """
+        if not self.anchor or not self.stiffness.keys() <= weights.keys():
+            return None
+        stiffness, off = self._off(weights)
+        pull = stiffness * off
+        slope = (off * factor).mul_(stiffness).add_(pull * factor)
+        parts = slope.split([k.numel() for k in self.stiffness.values()])
+        slopes = {name: part.view_as(k) for part, (name, k) in zip(parts, self.stiffness.items(), strict=True)}
+        grown = {name: g for name, g in slopes.items() if g.shape != weights[name].shape}
+        slopes |= {name: padded(g, torch.zeros_like(weights[name])) for name, g in grown.items()}
+        return factor * torch.dot(pull, off), slopes
 
     def slope(self, name: str, value: Tensor) -> Tensor:
         """Return d energy / d w at the weight `name` of value `value`, zero where it has no anchor."""
@@ -82,6 +93,15 @@ class Quadratic:
     def restore(self, state: State) -> None:
         """Take back what `state()` gave."""
         self.stiffness, self.anchor, self._flat = dict(state["stiffness"]), dict(state["anchor"]), None
+
+    def _off(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return stiffness and distance of all weights that have an anchor, each as one vector."""
+        if self._flat is None:
+            every = (self.stiffness.values(), [self.anchor[name] for name in self.stiffness])
+            k, a = (torch.cat([t.flatten() for t in one]) for one in every)
+            self._flat = (k, a)
+        stiffness, anchor = self._flat
+        return stiffness, torch.cat([_head(weights[n], k).flatten() for n, k in self.stiffness.items()]) - anchor
 
 
 def _head(value: Tensor, like: Tensor) -> Tensor:

@@ -108,6 +108,12 @@ class Strategy:
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return a scalar to add to the loss on the augmented batch, or None."""
 
+    def weight_penalty(self, weights: Mapping[str, Tensor]) -> tuple[Tensor, Mapping[str, Tensor]] | None:
+        """Return what `penalty` would, and its gradients by name, if it looks at nothing but the trained weights.
+
+        It saves a backward pass and changes nothing. None leaves it to `penalty`.
+        """
+
     def noted(self) -> Sequence[Tensor]:
         """Return what the backward pass left beside the gradients, to be summed in place over several processes."""
         return ()

@@ -42,9 +42,6 @@ class AveragedGEM(Strategy):
     needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
     uses = frozenset({"weights"})
     strength = "samples"
-    exempt = {  # noqa: RUF012 - a constant
-        "beats naive": "one averaged constraint needs a smaller learning rate than this law's to keep classes apart"
-    }
 
     def __init__(self, capacity: int = 1000, samples: int = 256, seed: int = 0) -> None:
         if samples < 0:

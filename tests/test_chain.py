@@ -6,12 +6,12 @@ import os
 from itertools import combinations
 
 import pytest
-from lifelong.trial import Toy, digest, learner
 
 from lifelong import plugins
 from lifelong.errors import ConfigError, LifelongError
 from lifelong.learning import Chain
 from lifelong.learning.strategy import PARTS
+from lifelong.trial import Toy, digest, learner
 
 NAMES = [name for name in plugins.names("strategy") if name != "naive"]
 PAIRS = [(a, b) if (i + j) % 2 else (b, a) for (i, a), (j, b) in combinations(enumerate(NAMES), 2)]

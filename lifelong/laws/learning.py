@@ -50,13 +50,19 @@ def needs_enforced(make: Make) -> str | None:
 
 
 def beats_naive(make: Make) -> str | None:
-    """In a scenario that it is meant for, it keeps more than naive training does."""
-    scores = []
-    for maker in (Strategy, make):
-        made = learner(maker(), kind(make))
-        stream = list(Toy(kind(make)).experiences(3))
-        for experience in stream:
-            made.fit(experience, 4)
-        scores.append(sum(made.score(e) for e in stream) / len(stream))
-    assert scores[1] > scores[0], f"final mean accuracy {scores[1]:.3f}, naive training has {scores[0]:.3f}"
-    return None
+    """In one of the scenarios that it is meant for, it keeps more than naive training does."""
+    said = []
+    for of in dict.fromkeys([kind(make), "domain-il"]):
+        if of not in make().needs.scenarios:
+            continue
+        scores = []
+        for maker in (Strategy, make):
+            made = learner(maker(), of)
+            stream = list(Toy(of).experiences(3))
+            for experience in stream:
+                made.fit(experience, 4)
+            scores.append(sum(made.score(e) for e in stream) / len(stream))
+        if scores[1] > scores[0]:
+            return None
+        said.append(f"{of}: final mean accuracy {scores[1]:.3f}, naive training has {scores[0]:.3f}")
+    raise AssertionError("; ".join(said))

@@ -22,7 +22,8 @@ class Chain(Strategy):
         strategies: At least one.
 
     Raises:
-        ConfigError: None, or two that get in each other's way: both replace the loss, or one owns what the other works on.
+        ConfigError: There is none, or two get in each other's way: both replace the loss, or one owns what the other
+            works on.
     """
 
     def __init__(self, *strategies: Strategy) -> None:

@@ -31,6 +31,7 @@ class Exchange:
         key: Decides between live version and canary: the same key gets the same one.
         pinned: Version that it asks for in its head; empty for whichever is live.
         after: Number of the gallery's change that it must see; empty for whatever is there.
+        idempotency: The call's own key; the same call, sent again, has the same one. Empty without one.
         trace: The `traceparent` of its head; empty without one.
         form: What its body said.
         status: Of the answer; 0 until there is one.
@@ -45,6 +46,7 @@ class Exchange:
     key: str = ""
     pinned: str = ""
     after: str = ""
+    idempotency: str = ""
     trace: str = ""
     form: Any = None
     status: int = 0
@@ -54,6 +56,15 @@ class Exchange:
     def calm(self) -> bool:
         """Whether machines ask for it all the time: health and metrics."""
         return self.route in CALM
+
+    @property
+    def once(self) -> str:
+        """The key in `idempotency`, without the quotes of a structured field; raises `DataError` if it is none."""
+        given = self.idempotency
+        key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
+        if given and not _PLAIN.fullmatch(key.encode("latin-1")):
+            raise DataError(f"idempotency-key must be 1..64 letters, digits, '.', '_' or '-', got {given!r}")
+        return key
 
     @property
     def change(self) -> int:
@@ -79,6 +90,7 @@ class Exchange:
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
             trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
             after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
+            idempotency=head.get(b"idempotency-key", b"").decode("latin-1")[:80],
         )
 
 

@@ -175,6 +175,22 @@ def test_a_server_that_hangs_up_on_a_fresh_connection_is_unavailable(client, ser
     assert len(server.asked) == 1
 
 
+def test_a_repeated_admin_call_has_the_key_of_the_first(server):
+    """A lost answer, on a fresh or a kept connection, repeats the call under its key; another call has another."""
+    lost, good = (0, b"", True), (200, b"{}", False)
+    with Client(server.url, retries=3, pause=0.001) as client:
+        server.answers = [lost, good]
+        client.admin("rollback")
+        server.answers = [lost, good]
+        client.admin("rollback")
+        client.admin("rollback", key="mine", why="x")
+    keys = [head["idempotency-key"] for head in server.heads]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    assert keys[4] == '"mine"'
+    assert all(len(key) == 34 for key in keys[:4])
+    assert asked(server)[4] == ("POST", "/v1/admin/rollback", {"why": "x"})
+
+
 def test_every_error_of_ours_survives_the_way(server, client):
     """What the server raises is what the client raises: same class, same sentence."""
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, LifelongError)]

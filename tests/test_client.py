@@ -28,6 +28,8 @@ class Script(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append((self.command, self.path, body, self.client_address))
         self.server.heads.append(dict(self.headers))
+        if self.server.meeting:
+            self.server.meeting.wait()
         answers = self.server.answers
         status, body, close = answers.pop(0) if len(answers) > 1 else answers[0]
         if status == 0:  # hang up without a word
@@ -54,7 +56,7 @@ class Script(BaseHTTPRequestHandler):
 def server():
     found = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     found.daemon_threads = True
-    found.extra: dict[str, str] = {}
+    found.extra, found.meeting = {}, None
     found.asked, found.heads, found.answers = [], [], [(200, b"{}", False)]
     found.url = f"http://127.0.0.1:{found.server_port}"
     thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
@@ -189,6 +191,21 @@ def test_a_repeated_admin_call_has_the_key_of_the_first(server):
     assert keys[4] == '"mine"'
     assert all(len(key) == 34 for key in keys[:4])
     assert asked(server)[4] == ("POST", "/v1/admin/rollback", {"why": "x"})
+
+
+def test_an_awaited_client_has_as_many_requests_under_way_as_connections(server):
+    """Also more than the event loop's own threads: all of them meet in the server."""
+    count = 40
+    server.meeting = threading.Barrier(count, timeout=60)
+
+    async def main():
+        async with AsyncClient(server.url, connections=count, timeout=60) as pool:
+            await asyncio.gather(*(pool.versions() for _ in range(count)))
+            assert sum(thread.name.startswith("lifelong-client") for thread in threading.enumerate()) == count
+
+    asyncio.run(main())
+    assert len(server.asked) == count
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lifelong-client")]
 
 
 def test_every_error_of_ours_survives_the_way(server, client):

@@ -28,6 +28,7 @@ class Exchange:
         method: Of HTTP.
         client: Address it came from.
         who: Name of the token it came with; empty without one.
+        writes: Whether it may write; its token decides, where there are tokens.
         key: Decides between live version and canary: the same key gets the same one.
         pinned: Version that it asks for in its head; empty for whichever is live.
         after: Number of the gallery's change that it must see; empty for whatever is there.
@@ -43,6 +44,7 @@ class Exchange:
     method: str = "POST"
     client: str = ""
     who: str = ""
+    writes: bool = True
     key: str = ""
     pinned: str = ""
     after: str = ""

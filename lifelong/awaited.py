@@ -74,5 +74,6 @@ class AsyncClient:
 
     predict, embed, search = _awaited(Client.predict), _awaited(Client.embed), _awaited(Client.search)
     add, get, remove = _awaited(Client.add), _awaited(Client.get), _awaited(Client.remove)
+    labels = _awaited(Client.labels)
     feedback, versions, rollout = _awaited(Client.feedback), _awaited(Client.versions), _awaited(Client.rollout)
     admin, ready = _awaited(Client.admin), _awaited(Client.ready)

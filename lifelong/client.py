@@ -146,13 +146,30 @@ class Client:
         """Forget rows; return how many were `removed` and how many `missing`."""
         return self._post("/v1/gallery/remove", {"ids": list(ids)})
 
-    def feedback(self, labels: Mapping[str, str | int]) -> Answer:
+    def feedback(self, labels: Mapping[str, str | int], *, revisions: Mapping[str, int] | None = None) -> Answer:
         """Say what predictions should have been, by the ids that `predict(remember=True)` returned.
 
+        Args:
+            labels: By id.
+            revisions: Number of the label, from 1, by id, where labels may arrive in another order than they were
+                given: the highest counts, not the newest to arrive.
+
         Raises:
+            DataError: A revision is of no label.
             Busy: Too many labels wait for the trainer; send them again later.
         """
-        return self._post("/v1/feedback", {"labels": [{"prediction": p, "label": y} for p, y in labels.items()]})
+        given = revisions or {}
+        if lost := sorted(set(given) - set(labels)):
+            raise DataError(f"there is a revision of {lost[0]!r}, and no label; give both")
+        told = [
+            {"prediction": p, "label": y, **({"revision": given[p]} if p in given else {})} for p, y in labels.items()
+        ]
+        return self._post("/v1/feedback", {"labels": told})
+
+    def labels(self, *, version: int | None = None) -> Answer:
+        """Return `version` and all `labels` that it knows; raises like `predict`."""
+        head = {} if version is None else {"x-model-version": str(version)}
+        return self._parse(self._wire.ask("GET", "/v1/labels", head=head))
 
     def versions(self) -> Answer:
         """Return what is live, retired, rejected (with reasons) and published."""

@@ -14,6 +14,7 @@ from lifelong.errors import DataError
 
 UNMATCHED = "unmatched"
 SEQUENCE = "x-gallery-sequence"  # head of an answer to a write, and of a request that must see that write
+ONCE = "idempotency-key"  # head of an admin call: the same call, sent again, has the same one
 CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -65,7 +66,7 @@ class Exchange:
         given = self.idempotency
         key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
         if given and not _PLAIN.fullmatch(key.encode("latin-1")):
-            raise DataError(f"idempotency-key must be 1..64 letters, digits, '.', '_' or '-', got {given!r}")
+            raise DataError(f"{ONCE} must be 1..64 letters, digits, '.', '_' or '-', got {given!r}")
         return key
 
     @property
@@ -92,7 +93,7 @@ class Exchange:
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
             trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
             after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
-            idempotency=head.get(b"idempotency-key", b"").decode("latin-1")[:80],
+            idempotency=head.get(ONCE.encode(), b"").decode("latin-1")[:80],
         )
 
 

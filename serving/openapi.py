@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from serving.auth import ADMIN
 from serving.bodies import NPY, RAW
-from serving.exchange import SEQUENCE
+from serving.exchange import ONCE, SEQUENCE
 from serving.forms import Form
 from serving.problems import MEDIA_TYPE
 
@@ -34,6 +35,7 @@ HEADS = {
     "x-request-id": "1..64 letters, digits, `.`, `_` or `-`: is in the answer and in the server's log.",
     "x-request-key": "Of a user or a session: decides between live version and canary.",
     "x-model-version": "Answer with this version and no other.",
+    ONCE: "Of a step: sent again with the same one, it is not done again. 1..64 letters, digits, `.`, `_` or `-`.",
     SEQUENCE: "See at least this change of the gallery: the number that the answer to a write named.",
 }
 SEES = frozenset({"/v1/search", "/v1/gallery/get", "/v1/gallery"})  # who looks at that
@@ -92,7 +94,7 @@ def _operation(path: str, meaning: str, answer: Document | None, errors: tuple[i
         "parameters": [
             {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
             for name, told in HEADS.items()
-            if name != SEQUENCE or path in SEES
+            if (name != SEQUENCE or path in SEES) and (name != ONCE or path.startswith(ADMIN))
         ],
         "responses": {"200": {"description": "Answered.", "headers": head, "content": content}, **refused},
     }

@@ -376,15 +376,29 @@ def test_bytes_are_float32_and_the_rest_is_in_the_query(server, x):
     assert [json.loads(body)["x"] for _, _, body, _ in server.asked[2:]] == [[[1.0, 1.0]]] * 2
 
 
+def test_a_revision_of_no_label_is_refused(client, server):
+    with pytest.raises(DataError, match="'p-2'"):
+        client.feedback({"p-1": "dog"}, revisions={"p-2": 1})
+    assert server.asked == []
+
+
 def test_the_rest_of_the_routes_send_what_the_server_documents(client, server):
     client.get(["a"])
     client.feedback({"p-0": "cat"})
+    client.feedback({"p-0": "cat", "p-1": "dog"}, revisions={"p-1": 3})
+    client.labels()
     client.rollout()
     client.admin("canary", version=2, share=0.1)
     client.embed([[1.0]], version=3)
     assert asked(server) == [
         ("POST", "/v1/gallery/get", {"ids": ["a"]}),
         ("POST", "/v1/feedback", {"labels": [{"prediction": "p-0", "label": "cat"}]}),
+        (
+            "POST",
+            "/v1/feedback",
+            {"labels": [{"prediction": "p-0", "label": "cat"}, {"prediction": "p-1", "label": "dog", "revision": 3}]},
+        ),
+        ("GET", "/v1/labels", None),
         ("GET", "/v1/rollout", None),
         ("POST", "/v1/admin/canary", {"version": 2, "share": 0.1}),
         ("POST", "/v1/embed", {"x": [[1.0]], "model_version": 3}),

@@ -31,6 +31,7 @@ from serving.answers import (
 )
 from serving.dashboard import Dashboard
 from serving.live import unreadable
+from serving.openapi import fitting
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 
@@ -58,7 +59,7 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     """
 
     def openapi(request: Request) -> Response:  # noqa: ARG001
-        return JSONResponse(document())
+        return JSONResponse(fitting(document(), runtime.slot.live.shape) if runtime.version() else document())
 
     def metrics(request: Request) -> Response:  # noqa: ARG001
         return Response(runtime.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, final
 
 from lifelong.client import Client, Written
@@ -35,14 +37,16 @@ class AsyncClient:
 
     Args:
         url: As of `Client`.
-        connections: Requests under way at the same time; further ones wait.
+        connections: Requests under way at the same time, each in a thread of its own; further ones wait.
         options: The other arguments of `Client`.
     """
 
     def __init__(self, url: str, *, connections: int = 8, **options: Any) -> None:  # noqa: ANN401 - of Client
         if connections < 1:
             raise ConfigError(f"need connections >= 1, got {connections}")
+        self._connections = connections
         written = Written()  # each connection sees what the others wrote
+        self._threads = ThreadPoolExecutor(connections, "lifelong-client")
         self._free: asyncio.LifoQueue[Client] = asyncio.LifoQueue()
         for _ in range(connections):
             self._free.put_nowait(Client(url, written=written, **options))
@@ -51,7 +55,8 @@ class AsyncClient:
         """Let a free `Client` do something, in a thread."""
         client = await self._free.get()
         try:
-            return await asyncio.to_thread(act, client)
+            asked = copy_context().run
+            return await asyncio.get_running_loop().run_in_executor(self._threads, asked, act, client)
         finally:
             self._free.put_nowait(client)
 
@@ -59,10 +64,16 @@ class AsyncClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        while not self._free.empty():
-            self._free.get_nowait().close()
+        await self.close()
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close the connections and end the threads."""
+        for _ in range(self._connections):
+            (await self._free.get()).close()
+        self._threads.shutdown()
 
     predict, embed, search = _awaited(Client.predict), _awaited(Client.embed), _awaited(Client.search)
     add, get, remove = _awaited(Client.add), _awaited(Client.get), _awaited(Client.remove)
+    labels = _awaited(Client.labels)
     feedback, versions, rollout = _awaited(Client.feedback), _awaited(Client.versions), _awaited(Client.rollout)
     admin, ready = _awaited(Client.admin), _awaited(Client.ready)

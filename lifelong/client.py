@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.parse
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self, final
 
@@ -44,7 +45,7 @@ class Client:
         timeout: Seconds to wait for the connection and for each answer.
         token: Of the server, where it needs one.
         retries: Times that a request is repeated if the server is not there, not ready or busy; every request of this
-            API may be sent twice.
+            client may be sent twice (those of `admin` have a key by which the server knows them again).
         pause: Seconds before the first repeat; doubled each time, or as long as the server asks for.
         binary: Send arrays and tensors as float32 bytes: shorter, and faster to read than JSON.
         written: Share it between clients that must see each other's writes; a client always sees its own.
@@ -145,13 +146,30 @@ class Client:
         """Forget rows; return how many were `removed` and how many `missing`."""
         return self._post("/v1/gallery/remove", {"ids": list(ids)})
 
-    def feedback(self, labels: Mapping[str, str | int]) -> Answer:
+    def feedback(self, labels: Mapping[str, str | int], *, revisions: Mapping[str, int] | None = None) -> Answer:
         """Say what predictions should have been, by the ids that `predict(remember=True)` returned.
 
+        Args:
+            labels: By id.
+            revisions: Number of the label, from 1, by id, where labels may arrive in another order than they were
+                given: the highest counts, not the newest to arrive.
+
         Raises:
+            DataError: A revision is of no label.
             Busy: Too many labels wait for the trainer; send them again later.
         """
-        return self._post("/v1/feedback", {"labels": [{"prediction": p, "label": y} for p, y in labels.items()]})
+        given = revisions or {}
+        if lost := sorted(set(given) - set(labels)):
+            raise DataError(f"there is a revision of {lost[0]!r}, and no label; give both")
+        told = [
+            {"prediction": p, "label": y, **({"revision": given[p]} if p in given else {})} for p, y in labels.items()
+        ]
+        return self._post("/v1/feedback", {"labels": told})
+
+    def labels(self, *, version: int | None = None) -> Answer:
+        """Return `version` and all `labels` that it knows; raises like `predict`."""
+        head = {} if version is None else {"x-model-version": str(version)}
+        return self._parse(self._wire.ask("GET", "/v1/labels", head=head))
 
     def versions(self) -> Answer:
         """Return what is live, retired, rejected (with reasons) and published."""
@@ -161,14 +179,20 @@ class Client:
         """Return canary, shadow, and what each worker holds ready."""
         return self._parse(self._wire.ask("GET", "/v1/rollout"))
 
-    def admin(self, what: str, /, **fields: Any) -> Answer:  # noqa: ANN401 - the fields of that route
+    def admin(self, what: str, /, *, key: str = "", **fields: Any) -> Answer:  # noqa: ANN401 - the fields of that route
         """Change what is served: `admin("promote", version=3, why="...")`, or rollback, canary, shadow.
+
+        Args:
+            what: The last part of the route.
+            key: Of this step, where the call may be repeated from outside, at most 64 letters, digits, `.`, `_`, `-`;
+                the server does a step once. By default a new one for each call, the same for its `retries`.
+            fields: Those of the route.
 
         Raises:
             Forbidden: The token is not of the scope admin.
             Refused: A worker did not let the version in; nothing was changed.
         """
-        return self._post(f"/v1/admin/{what}", fields)
+        return self._post(f"/v1/admin/{what}", fields, {"idempotency-key": f'"{key or uuid.uuid4().hex}"'})
 
     def ready(self, timeout: float = 0.0, *, pause: float = 0.05) -> bool:
         """Return whether a version is live, after waiting at most `timeout` seconds for it."""
@@ -190,13 +214,13 @@ class Client:
         query = urllib.parse.urlencode({k: str(v).lower() for k, v in rest.items() if v is not None})
         return self._parse(self._wire.ask("POST", f"{path}?{query}", data, "application/octet-stream"))
 
-    def _post(self, path: str, body: Answer) -> Answer:
+    def _post(self, path: str, body: Answer, head: Mapping[str, str] | None = None) -> Answer:
         given = {name: value for name, value in body.items() if value is not None}
         try:
             data = json.dumps(given, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise DataError(f"cannot be sent as JSON: {error}; send finite numbers and plain values") from error
-        return self._parse(self._wire.ask("POST", path, data))
+        return self._parse(self._wire.ask("POST", path, data, head=head))
 
     def _parse(self, data: bytes) -> Answer:
         try:

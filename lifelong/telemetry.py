@@ -70,6 +70,7 @@ SERVING: tuple[Metric, ...] = (
         "Time from a prediction to its label, in seconds.",
         buckets=(1.0, 10.0, 60.0, 600.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0),
     ),
+    Metric("lifelong_forgotten_predictions_total", "counter", "Predictions forgotten before they were labelled."),
     Metric("lifelong_feedback_backlog", "gauge", "Labelled samples that no trainer has read yet."),
     Metric("lifelong_live_since_seconds", "gauge", "When the live version went live, in seconds since 1970."),
     Metric("lifelong_gallery_rows", "gauge", "Rows in the gallery."),

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -51,8 +51,8 @@ class Written:
 class Wire:
     """One connection to one server; safe to share between threads, which then take turns.
 
-    A connection that the server had closed while it was idle is opened again and the request repeated: every
-    request of this API may be sent twice.
+    A connection that the server had closed while it was idle is opened again and the request repeated: what may not
+    be done twice needs a head by which the server knows it again.
 
     Args:
         url: `http://host:port`, or https.
@@ -87,7 +87,14 @@ class Wire:
             self._connection.close()
 
     def ask(
-        self, method: str, path: str, body: bytes | None = None, kind: str = "application/json", *, once: bool = False
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "application/json",
+        *,
+        once: bool = False,
+        head: Mapping[str, str] | None = None,
     ) -> bytes:
         """Return the body of an answer.
 
@@ -97,18 +104,19 @@ class Wire:
             body: Of the request.
             kind: Its content type.
             once: Do not repeat it.
+            head: Further fields of its head.
 
         Raises:
             LifelongError: What the server said no with, or `Unavailable`.
         """
-        head = {**self._head, **({"content-type": kind} if body is not None else {})}
+        heads = {**self._head, **({"content-type": kind} if body is not None else {}), **(head or {})}
         if after := self.written.sequence:
-            head[SEQUENCE] = str(after)
+            heads[SEQUENCE] = str(after)
         for left in range(0 if once else self.retries, -1, -1):
             asked: float | None = None
             try:
                 with self._mutex:
-                    status, data, asked = self._exchange(method, self._prefix + path, body, head)
+                    status, data, asked = self._exchange(method, self._prefix + path, body, heads)
                 if status == 200:
                     return data
                 raise refusal(status, data)

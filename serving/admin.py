@@ -1,7 +1,8 @@
 """Which version is served: every call writes to the registry, and every worker of every server follows it there.
 
 A promotion has two steps: all workers of this server load the version, warm it up and say so; then the pointer
-moves. If one of them refuses it, nothing moves.
+moves. If one of them refuses it, nothing moves. A call with an idempotency key is done once, whichever worker it
+reaches how often: the key is in the registry's event.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ class Admin(Routes):
     def promote(self, form: forms.PromoteForm) -> answers.Moved:
         """Let every worker load a version, then make it live; refused if one of them does not let it in."""
         version, why = decode.integer(form.version, "version", 1, 10**9), decode.note(form.why)
-        registry, who = self.runtime.registry(), _who(form)
+        registry, who, key = self.runtime.registry(), _who(form), form.exchange.once
         rollouts, before = Rollouts(registry), registry.current()
         registry.manifest(version)  # there is such a version
         rollout = rollouts.prepare(version)
         try:
             prepared(self.runtime.crew, rollout, version, self.runtime.settings.timeout_seconds / 2)
-            registry.promote(version, who=who, why=why)
+            registry.promote(version, who=who, why=why, key=key)
         finally:
             rollouts.prepare(None)
-        _end_trials(rollouts, version, who)
+        _end_trials(rollouts, registry.current(), who)
         return self._moved(form, registry, version, before)
 
     @endpoint("/v1/admin/rollback")
@@ -46,8 +47,8 @@ class Admin(Routes):
         registry, why = self.runtime.registry(), decode.note(form.why)
         to = None if form.to is None else decode.integer(form.to, "to", 1, 10**9)
         before = registry.current()
-        version = registry.rollback(to, who=_who(form), why=why)
-        _end_trials(Rollouts(registry), version, _who(form))
+        version = registry.rollback(to, who=_who(form), why=why, key=form.exchange.once)
+        _end_trials(Rollouts(registry), registry.current(), _who(form))
         return self._moved(form, registry, version, before)
 
     @endpoint("/v1/admin/canary")
@@ -68,27 +69,27 @@ class Admin(Routes):
 
     def _try(self, kind: Kind, form: forms.TrialForm, limits: Limits | None) -> answers.RolloutState:
         rollouts, why = Rollouts(self.runtime.registry()), decode.note(form.why)
-        share = decode.share(form.share, "share")
+        share, key = decode.share(form.share, "share"), form.exchange.once
         if share == 0:
-            rollouts.stop(kind, who=_who(form), why=why)
+            rollouts.stop(kind, who=_who(form), why=why, key=key)
         else:
             version = decode.integer(form.version, "version", 1, 10**9)
-            rollout = rollouts.start(kind, version, share, who=_who(form), why=why, limits=limits)
+            rollout = rollouts.start(kind, version, share, who=_who(form), why=why, limits=limits, key=key)
             try:
                 prepared(self.runtime.crew, rollout, version, self.runtime.settings.timeout_seconds / 2)
             except LifelongError as error:
-                rollouts.stop(kind, who=_who(form), why=str(error), version=version)
+                rollouts.stop(kind, who=_who(form), why=str(error), version=version, key=key)
                 raise
         return rollout_state(self.runtime, form.request_id)
 
     def _moved(self, form: forms.Form, registry: Registry, version: int, before: int | None) -> answers.Moved:
-        pointer = registry.pointer()
+        pointer, done = registry.pointer(), registry.done(form.exchange.once)
         return answers.Moved(
             version=self.runtime.version(),
             request_id=form.request_id,
             live=version,
-            previous=before,
-            sequence=pointer.seq if pointer else 0,
+            previous=done.previous if done else before,
+            sequence=(done.pointer if done else pointer.seq if pointer else None) or 0,
         )
 
 
@@ -142,7 +143,7 @@ def _live(runtime: Runtime, told: dict[tuple[str, int], dict[str, Any]]) -> answ
     return answers.Trial(version=version, share=1.0, seen=told.get(("live", version), {})) if version else None
 
 
-def _end_trials(rollouts: Rollouts, version: int, who: str) -> None:
+def _end_trials(rollouts: Rollouts, version: int | None, who: str) -> None:
     for kind in ("canary", "shadow"):
         rollouts.stop(kind, who=who, why="it is live now", version=version)
 

@@ -192,6 +192,12 @@ class Published(BaseModel):
     report: dict[str, Any] | None
 
 
+class Labels(Answer):
+    """All labels of the version, in its order: later versions append theirs."""
+
+    labels: list[str | int]
+
+
 class Versions(Status):
     """What is live, what can be returned to at once, what was refused, and what the registry holds (newest first)."""
 

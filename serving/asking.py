@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from lifelong.errors import DataError, SpaceError
+from lifelong.errors import DataError, Forbidden, SpaceError
 from serving import answers, decode, forms
 from serving.endpoints import Routes, endpoint
 from serving.live import Floats, Live
@@ -19,6 +19,9 @@ class Asking(Routes):
         """Return the likeliest labels of each sample."""
         limits, router = self.runtime.settings, self.runtime.router
         top = decode.integer(form.top_k, "top_k", 1, limits.max_k)
+        remember = decode.boolean(form.remember, "remember")
+        if remember and not form.exchange.writes:  # whoever fills the table takes open predictions from others
+            raise Forbidden("remember keeps the samples, which needs a token of the scope write; this one may read")
 
         def ask(live: Live) -> tuple[Floats, list[list[float]], list[list[int]]]:
             x = self.samples(form.x, live, "/v1/predict")
@@ -28,7 +31,7 @@ class Asking(Routes):
         live, (x, shares, indices) = router.answer(form, ask)
         router.told(form, live, x, [row[0] for row in indices])
         rows = [prediction(live, *row) for row in zip(shares, indices, strict=True)]
-        if decode.boolean(form.remember, "remember"):
+        if remember:
             names = self.runtime.remembered.add(live.version, [row["label"] for row in rows], x)
             rows = [{**row, "id": name} for row, name in zip(rows, names, strict=True)]
         told = {"version": live.version, "request_id": form.request_id, "predictions": rows}

@@ -4,7 +4,7 @@
 |---|---|
 | health, and the static page of the dashboard | none |
 | what is only read | `read`; nobody needs a token for it while none is set, or with `LIFELONG_PUBLIC_READ` |
-| the gallery's rows and feedback | `write` |
+| the gallery's rows, feedback, and predictions that are to be remembered for it | `write` |
 | `/v1/admin/...` | `admin` |
 
 Without any token, writing and administration are closed, unless the server was told to be insecure; then they are
@@ -89,7 +89,7 @@ class Keys:
             return
         kind, _, secret = head.get(b"authorization", b"").decode("latin-1").partition(" ")
         token: Token | None = find(secret.strip(), self._tokens) if kind.lower() == "bearer" else None
-        exchange.who = token.name if token else ""
+        exchange.who, exchange.writes = (token.name, token.may("write")) if token else ("", False)
         if need == "read" and self._settings.public_read:
             return
         if token is None:

@@ -116,7 +116,7 @@ class Edge:
             self.busy -= path not in CALM
             exchange.status = exchange.status or 499
             self.runtime.ended(exchange, time.perf_counter() - exchange.started)
-            if path.startswith(ADMIN) and exchange.status != 401:
+            if path.startswith(ADMIN):
                 self.runtime.audited(exchange)
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Reply) -> None:

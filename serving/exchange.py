@@ -14,6 +14,7 @@ from lifelong.errors import DataError
 
 UNMATCHED = "unmatched"
 SEQUENCE = "x-gallery-sequence"  # head of an answer to a write, and of a request that must see that write
+ONCE = "idempotency-key"  # head of an admin call: the same call, sent again, has the same one
 CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
@@ -29,9 +30,11 @@ class Exchange:
         head: Names (lower case) and values of its head.
         client: Address it came from.
         who: Name of the token it came with; empty without one.
+        writes: Whether it may write; its token decides, where there are tokens.
         key: Decides between live version and canary: the same key gets the same one.
         pinned: Version that it asks for in its head; empty for whichever is live.
         after: Number of the gallery's change that it must see; empty for whatever is there.
+        idempotency: The call's own key; the same call, sent again, has the same one. Empty without one.
         trace: The `traceparent` of its head; empty without one.
         form: What its body said.
         status: Of the answer; 0 until there is one.
@@ -44,9 +47,11 @@ class Exchange:
     head: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)  # a token may be in it
     client: str = ""
     who: str = ""
+    writes: bool = True
     key: str = ""
     pinned: str = ""
     after: str = ""
+    idempotency: str = ""
     trace: str = ""
     form: Any = None
     status: int = 0
@@ -56,6 +61,15 @@ class Exchange:
     def calm(self) -> bool:
         """Whether machines ask for it all the time: health and metrics."""
         return self.route in CALM
+
+    @property
+    def once(self) -> str:
+        """The key in `idempotency`, without the quotes of a structured field; raises `DataError` if it is none."""
+        given = self.idempotency
+        key = given[1:-1] if len(given) > 1 and given[0] == given[-1] == '"' else given
+        if given and not _PLAIN.fullmatch(key.encode("latin-1")):
+            raise DataError(f"{ONCE} must be 1..64 letters, digits, '.', '_' or '-', got {given!r}")
+        return key
 
     @property
     def change(self) -> int:
@@ -82,6 +96,7 @@ class Exchange:
             pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
             trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
             after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
+            idempotency=head.get(ONCE.encode(), b"").decode("latin-1")[:80],
         )
 
 

@@ -168,8 +168,8 @@ class Mirror:
             return
         if kind == "canary":
             Rollouts(registry).stop("canary", who=who, why=why, version=version)
-        elif registry.current() == version:
-            registry.rollback(None, who=who, why=why)
+        elif (pointer := registry.pointer()) and pointer.version == version:
+            registry.rollback(None, who=who, why=why, key=f"server-{pointer.seq}")  # the first worker to say so
 
     def _later(self, act: Callable[[], None]) -> None:
         try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from serving.auth import ADMIN
 from serving.bodies import NPY, RAW
-from serving.exchange import SEQUENCE
+from serving.exchange import ONCE, SEQUENCE
 from serving.forms import Form
 from serving.problems import MEDIA_TYPE
 
@@ -34,8 +36,10 @@ HEADS = {
     "x-request-id": "1..64 letters, digits, `.`, `_` or `-`: is in the answer and in the server's log.",
     "x-request-key": "Of a user or a session: decides between live version and canary.",
     "x-model-version": "Answer with this version and no other.",
+    ONCE: "Of a step: sent again with the same one, it is not done again. 1..64 letters, digits, `.`, `_` or `-`.",
     SEQUENCE: "See at least this change of the gallery: the number that the answer to a write named.",
 }
+LARGEST = 1024  # numbers of a sample in an example
 SEES = frozenset({"/v1/search", "/v1/gallery/get", "/v1/gallery"})  # who looks at that
 KINDS = {"/ui": "text/html", "/ui/events": "text/event-stream"}  # of answers that are neither JSON nor plain text
 
@@ -67,6 +71,24 @@ def complete(
     return {**document, "openapi": "3.1.0", "paths": paths, "components": {"schemas": schemas["$defs"]}}
 
 
+def fitting(document: Document, shape: Sequence[int]) -> Document:
+    """Return `document` with examples that can be sent as they are: their samples have the shape of the live version's.
+
+    Large ones (over `LARGEST` numbers) would drown the document, and are left out.
+    """
+    if math.prod(shape) > LARGEST:
+        return document
+    schemas = dict(document["components"]["schemas"])
+    for name, schema in schemas.items():
+        if "x" in schema.get("example", {}):
+            schemas[name] = {**schema, "example": {**schema["example"], "x": [_zeros(shape)]}}
+    return {**document, "components": {"schemas": schemas}}
+
+
+def _zeros(shape: Sequence[int]) -> Any:  # noqa: ANN401 - nested lists
+    return [_zeros(shape[1:]) for _ in range(shape[0])] if shape else 0.0
+
+
 def _reference(model: type[BaseModel]) -> Document:
     return {"$ref": REFERENCE.format(model=model.__name__)}
 
@@ -92,7 +114,7 @@ def _operation(path: str, meaning: str, answer: Document | None, errors: tuple[i
         "parameters": [
             {"name": name, "in": "header", "required": False, "description": told, "schema": {"type": "string"}}
             for name, told in HEADS.items()
-            if name != SEQUENCE or path in SEES
+            if (name != SEQUENCE or path in SEES) and (name != ONCE or path.startswith(ADMIN))
         ],
         "responses": {"200": {"description": "Answered.", "headers": head, "content": content}, **refused},
     }

@@ -18,9 +18,20 @@ from starlette.routing import Route
 from lifelong.errors import ArtifactError, LifelongError, NotFound
 from lifelong.release.registry import Registry
 from serving.admin import rollout_state
-from serving.answers import Accuracies, Accuracy, GalleryState, Published, Refusal, RolloutState, Status, Versions
+from serving.answers import (
+    Accuracies,
+    Accuracy,
+    GalleryState,
+    Labels,
+    Published,
+    Refusal,
+    RolloutState,
+    Status,
+    Versions,
+)
 from serving.dashboard import Dashboard
 from serving.live import unreadable
+from serving.openapi import fitting
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 
@@ -29,6 +40,7 @@ GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
     "/v1/versions": (Versions, f"Live, retired, rejected and published versions (the newest {NEWEST}), with reports."),
     "/v1/rollout": (RolloutState, "Canary, shadow, what was seen of them, and the workers of this server."),
     "/v1/accuracy": (Accuracies, "What feedback says of each version, in all and by true label."),
+    "/v1/labels": (Labels, "The labels that a version knows, in its order."),
     "/v1/gallery": (GalleryState, "What the gallery holds, and what of it the live version reads."),
     "/ui": (None, "The dashboard: one static page."),
     "/ui/events": (None, "What the dashboard shows, as server-sent events, every two seconds for a while."),
@@ -47,7 +59,7 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     """
 
     def openapi(request: Request) -> Response:  # noqa: ARG001
-        return JSONResponse(document())
+        return JSONResponse(fitting(document(), runtime.slot.live.shape) if runtime.version() else document())
 
     def metrics(request: Request) -> Response:  # noqa: ARG001
         return Response(runtime.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
@@ -66,7 +78,13 @@ def pages(runtime: Runtime, document: Callable[[], dict[str, Any]]) -> Starlette
     def accuracy(request: Request) -> Response:
         return _answer(accuracies(runtime, request.scope["lifelong"].request_id))
 
+    def labels(request: Request) -> Response:
+        exchange = request.scope["lifelong"]
+        live = runtime.router.pick(exchange)
+        return _answer(Labels(version=live.version, request_id=exchange.request_id, labels=list(live.labels)))
+
     handlers = {
+        "/v1/labels": labels,
         "/v1/accuracy": accuracy,
         "/docs.json": openapi,
         "/v1/rollout": rollout,

@@ -59,13 +59,14 @@ class Remembered:
     Args:
         path: Of its file; made if it is not there.
         most: Predictions that are kept; the oldest are forgotten first.
+        lost: Is told how many were forgotten before anybody had labelled them.
 
     Raises:
         ArtifactError: The file is no database.
     """
 
-    def __init__(self, path: Path, most: int) -> None:
-        self.path, self.most, self._since = path, most, 0
+    def __init__(self, path: Path, most: int, lost: Callable[[int], None] = lambda _: None) -> None:
+        self.path, self.most, self._since, self._lost = path, most, 0, lost
         self._mutex = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -132,6 +133,8 @@ class Remembered:
         said = json.dumps(verdict.label)
         known = self._db.execute("SELECT label, revision FROM labels WHERE id = ?", (verdict.prediction,)).fetchone()
         if known and known[0] == said:
+            if verdict.revision is not None and verdict.revision > known[1]:  # what comes later is measured by it
+                self._db.execute("UPDATE labels SET revision = ? WHERE id = ?", (verdict.revision, verdict.prediction))
             return "duplicate", 0.0
         revision = verdict.revision if verdict.revision is not None else (known[1] + 1 if known else 1)
         if known and revision <= known[1]:
@@ -174,6 +177,12 @@ class Remembered:
 
     def _sweep(self) -> None:
         (newest,) = self._db.execute("SELECT max(seq) FROM predictions").fetchone()
+        (lost,) = self._db.execute(
+            "SELECT count(*) FROM predictions WHERE seq <= ? AND id NOT IN (SELECT id FROM labels)",
+            (newest - self.most,),
+        ).fetchone()
+        if lost:
+            self._lost(lost)
         self._db.execute("DELETE FROM predictions WHERE seq <= ?", (newest - self.most,))
         self._db.execute("DELETE FROM labels WHERE id NOT IN (SELECT id FROM predictions)")
         self._db.execute(

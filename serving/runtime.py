@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -105,7 +106,8 @@ class Runtime:
             settings.registry, self._shelf, settings.state, self,
             poll_seconds=settings.poll_seconds, keep=settings.keep_retired,
         )  # fmt: skip
-        self._remembered = Remembered(settings.state / "feedback" / "predictions.sqlite", settings.remember)
+        lost = partial(self._telemetry.count, "lifelong_forgotten_predictions_total")
+        self._remembered = Remembered(settings.state / "feedback" / "predictions.sqlite", settings.remember, lost)
         guard = Limits(errors=settings.guard_errors, nans=10**9, least=settings.guard_least)
         self._router = Router(self._slot, Mirror(self._slot, self._telemetry, guard))
         self._router.mirror.start()
@@ -131,6 +133,7 @@ class Runtime:
             if each is not None:
                 each.close()
         self.stream.close()
+        self.audit.tick(0)
         self.crew.leave()
         logs.level(self._level)
         logs.remove(self._handler)
@@ -196,6 +199,7 @@ class Runtime:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
         self.ending.check()
         self.keys.refresh()
+        self.audit.tick()
         slot, shelf = self._slot, self._shelf
         if slot is None or shelf is None:
             return

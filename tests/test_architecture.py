@@ -33,6 +33,7 @@ LIBRARY: dict[str, set[str]] = {
     "client": {"errors", "wire"},
     "wire": {"errors"},
     "awaited": {"errors", "client"},
+    "estimator": {"errors", "client"},
     "files": {"errors"},
     "labels": {"errors"},
     "locks": {"errors"},

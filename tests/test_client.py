@@ -28,6 +28,8 @@ class Script(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.asked.append((self.command, self.path, body, self.client_address))
         self.server.heads.append(dict(self.headers))
+        if self.server.meeting:
+            self.server.meeting.wait()
         answers = self.server.answers
         status, body, close = answers.pop(0) if len(answers) > 1 else answers[0]
         if status == 0:  # hang up without a word
@@ -54,7 +56,7 @@ class Script(BaseHTTPRequestHandler):
 def server():
     found = ThreadingHTTPServer(("127.0.0.1", 0), Script)
     found.daemon_threads = True
-    found.extra: dict[str, str] = {}
+    found.extra, found.meeting = {}, None
     found.asked, found.heads, found.answers = [], [], [(200, b"{}", False)]
     found.url = f"http://127.0.0.1:{found.server_port}"
     thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01})
@@ -173,6 +175,37 @@ def test_a_server_that_hangs_up_on_a_fresh_connection_is_unavailable(client, ser
         client.versions()
 
     assert len(server.asked) == 1
+
+
+def test_a_repeated_admin_call_has_the_key_of_the_first(server):
+    """A lost answer, on a fresh or a kept connection, repeats the call under its key; another call has another."""
+    lost, good = (0, b"", True), (200, b"{}", False)
+    with Client(server.url, retries=3, pause=0.001) as client:
+        server.answers = [lost, good]
+        client.admin("rollback")
+        server.answers = [lost, good]
+        client.admin("rollback")
+        client.admin("rollback", key="mine", why="x")
+    keys = [head["idempotency-key"] for head in server.heads]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    assert keys[4] == '"mine"'
+    assert all(len(key) == 34 for key in keys[:4])
+    assert asked(server)[4] == ("POST", "/v1/admin/rollback", {"why": "x"})
+
+
+def test_an_awaited_client_has_as_many_requests_under_way_as_connections(server):
+    """Also more than the event loop's own threads: all of them meet in the server."""
+    count = 40
+    server.meeting = threading.Barrier(count, timeout=60)
+
+    async def main():
+        async with AsyncClient(server.url, connections=count, timeout=60) as pool:
+            await asyncio.gather(*(pool.versions() for _ in range(count)))
+            assert sum(thread.name.startswith("lifelong-client") for thread in threading.enumerate()) == count
+
+    asyncio.run(main())
+    assert len(server.asked) == count
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("lifelong-client")]
 
 
 def test_every_error_of_ours_survives_the_way(server, client):
@@ -343,15 +376,29 @@ def test_bytes_are_float32_and_the_rest_is_in_the_query(server, x):
     assert [json.loads(body)["x"] for _, _, body, _ in server.asked[2:]] == [[[1.0, 1.0]]] * 2
 
 
+def test_a_revision_of_no_label_is_refused(client, server):
+    with pytest.raises(DataError, match="'p-2'"):
+        client.feedback({"p-1": "dog"}, revisions={"p-2": 1})
+    assert server.asked == []
+
+
 def test_the_rest_of_the_routes_send_what_the_server_documents(client, server):
     client.get(["a"])
     client.feedback({"p-0": "cat"})
+    client.feedback({"p-0": "cat", "p-1": "dog"}, revisions={"p-1": 3})
+    client.labels()
     client.rollout()
     client.admin("canary", version=2, share=0.1)
     client.embed([[1.0]], version=3)
     assert asked(server) == [
         ("POST", "/v1/gallery/get", {"ids": ["a"]}),
         ("POST", "/v1/feedback", {"labels": [{"prediction": "p-0", "label": "cat"}]}),
+        (
+            "POST",
+            "/v1/feedback",
+            {"labels": [{"prediction": "p-0", "label": "cat"}, {"prediction": "p-1", "label": "dog", "revision": 3}]},
+        ),
+        ("GET", "/v1/labels", None),
         ("GET", "/v1/rollout", None),
         ("POST", "/v1/admin/canary", {"version": 2, "share": 0.1}),
         ("POST", "/v1/embed", {"x": [[1.0]], "model_version": 3}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -79,12 +80,37 @@ def test_corrections_out_of_order_do_not_undo_newer_ones(tmp_path):
     assert sum(total for _, total in found.tallies()[1].values()) == 1
 
 
+def test_the_highest_revision_wins_also_when_its_label_is_the_present_one(tmp_path):
+    """In whatever order they come: the label of revision 3 counts, and the stream's last record says it."""
+    told = [("a", 1), ("a", 3), ("b", 2)]
+    for order, order_of_arrival in enumerate(itertools.permutations(told)):
+        found, stream = table(tmp_path / str(order)), Stream(tmp_path / str(order) / "stream", 100)
+        (name,) = found.add(1, ["a"], rows(1))
+        for label, revision in order_of_arrival:
+            found.label([Verdict(name, label, revision)], stream.append)
+        assert {label: count for label, count in found.tallies()[1].items() if count[1]} == {"a": (1, 1)}
+        found.close()
+        stream.close()
+        assert read(tmp_path / str(order) / "stream")[-1][1].y == "a", order_of_arrival
+
+
 def test_memory_is_bounded_and_the_oldest_go_first(tmp_path):
     found, stream = table(tmp_path, most=50), Stream(tmp_path / "stream", 100)
     names = [name for _ in range(40) for name in found.add(1, ["cat"] * 10, rows(10))]
     assert len(found) <= 60
     assert said_of(found, Verdict(names[0], "cat"), stream.append) == "unknown"
     assert said_of(found, Verdict(names[-1], "cat"), stream.append) == "accepted"
+
+
+def test_what_is_forgotten_without_a_label_is_counted(tmp_path):
+    """Sixty came, two of the first ten were labelled, ten are kept."""
+    lost, stream = [], Stream(tmp_path / "stream", 100)
+    found = Remembered(tmp_path / "predictions.sqlite", 10, lost.append)
+    for _ in range(6):
+        names = found.add(1, ["cat"] * 10, rows(10))
+        if not lost:
+            found.label([Verdict(name, "cat") for name in names[:2]], stream.append)
+    assert (len(found), sum(lost)) == (10, 50 - 2)
 
 
 def test_a_label_that_was_in_the_stream_but_not_noted_is_not_there_twice(tmp_path):

@@ -260,6 +260,7 @@ def test_labels_may_only_be_appended(labels, reason):
     _, report = Gate(blobs()).judge(new, old)
     checks = named(report)
     assert reason in checks["labels"].detail
+    assert "begin with the data that version 1 learned, or give it a registry of its own" in checks["labels"].detail
     assert (
         checks["accuracy"].detail
         == checks["forgetting"].detail

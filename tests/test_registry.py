@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lifelong import files
-from lifelong.errors import ArtifactError, ConfigError, LifelongError, NotFound, Refused
+from lifelong.errors import ArtifactError, ConfigError, DataError, LifelongError, NotFound, Refused
 from lifelong.labels import LabelMap
 from lifelong.models import build
 from lifelong.release.events import lineage
@@ -192,6 +192,54 @@ def test_rolling_back_twice_goes_back_twice(registry):
     with pytest.raises(ConfigError, match="no version was live before"):
         registry.rollback()
     assert registry.current() == 1
+
+
+def test_the_same_key_moves_the_pointer_once(registry):
+    """However often it comes, also to another process; what others did in between stays."""
+    filled(registry, 3)
+    assert [registry.rollback(key="a"), Registry(registry.root).rollback(key="a")] == [2, 2]
+    assert registry.pointer() == Pointer(2, 4)
+    registry.promote(3, key="b")
+    registry.promote(1)
+    registry.promote(3, key="b")
+    assert registry.rollback(key="a") == 2
+    assert registry.pointer() == Pointer(1, 6)
+    assert [event.key for event in registry.history()] == ["", "", "", "a", "b", ""]
+    assert (registry.done("a").previous, registry.done("a").pointer, registry.done("c")) == (3, 4, None)
+    assert '"key"' not in (registry.root / "events" / "00000001.json").read_text()  # read by what knows no keys
+    for wrong in (lambda: registry.promote(2, key="a"), lambda: registry.rollback(1, key="a")):
+        with pytest.raises(DataError, match="used before, to rollback version 2"):
+            wrong()
+
+
+def test_a_repeated_call_completes_what_was_cut_off(registry, monkeypatch):
+    """Its event was written, the pointer was not; after another change it is too late."""
+    filled(registry, 3)
+
+    def cut(path, data):
+        raise Killed
+
+    for key in ("a", "b"):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(files, "write_atomic", cut)
+            registry.rollback(1, key=key)
+        assert registry.pointer().version == 3
+        if key == "b":
+            registry.promote(3)
+        assert registry.rollback(1, key=key) == 1
+        assert registry.current() == (1 if key == "a" else 3)
+        registry.promote(3)
+
+
+def test_one_key_from_many_sides_at_once_is_one_step(registry):
+    """Workers that got the same call."""
+    filled(registry, 3)
+    sides = [threading.Thread(target=Registry(registry.root).rollback, kwargs={"key": "a"}) for _ in range(4)]
+    for side in sides:
+        side.start()
+    for side in sides:
+        side.join()
+    assert registry.pointer() == Pointer(2, 4)
 
 
 def test_rolling_back_leaves_out_what_was_never_live(registry):

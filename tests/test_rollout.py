@@ -10,7 +10,7 @@ import weakref
 import pytest
 import torch
 
-from lifelong.errors import ConfigError, NotFound
+from lifelong.errors import ConfigError, DataError, NotFound
 from lifelong.labels import LabelMap
 from lifelong.release.registry import Registry
 from lifelong.release.rollout import FILE, Limits, Rollouts, Trial
@@ -51,6 +51,43 @@ def test_what_is_tried_is_one_file_and_one_event_each(two):
     assert events[2].why == "canary: enough"
     assert two.current() == 1
     assert two.rollback(2) == 2  # the events of trials are no steps of the lineage
+
+
+def test_the_same_key_starts_and_stops_a_trial_once(two, kit, monkeypatch):
+    """A repeat undoes nothing that others did since; it completes what was cut off, and tries again what was undone."""
+    two.publish(kit.numbered(3), promote=False)
+    rollouts = Rollouts(two)
+    rollouts.start("canary", 2, 0.5, who="ann", key="a")
+    assert rollouts.stop("canary", who="ann", why="", key="b")
+    rollouts.start("canary", 3, 0.5, who="bob")
+    rollouts.start("canary", 2, 0.5, who="ann", key="a")
+    assert not rollouts.stop("canary", who="ann", why="", key="b")
+    assert rollouts.read().canary == Trial(3, 0.5)
+    assert [e.kind for e in two.history()[-3:]] == ["canary", "stop", "canary"]
+    with pytest.raises(DataError, match="used before"):
+        rollouts.start("shadow", 2, 0.5, who="ann", key="a")
+
+    def cut(path, data):
+        raise KeyboardInterrupt
+
+    def act(key, share):
+        if share:
+            rollouts.start("canary", 2, share, who="ann", key=key)
+        else:
+            rollouts.stop("canary", who="ann", why="", key=key)
+
+    for key, share, found in (("c", 0.25, Trial(2, 0.25)), ("d", 0, None)):
+        count = len(two.history())
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("lifelong.files.write_atomic", cut)
+            act(key, share)
+        act(key, share)
+        assert (rollouts.read().canary, len(two.history()) - count) == (found, 1)
+
+    rollouts.start("canary", 2, 0.5, who="ann", key="e")
+    rollouts.stop("canary", who="ann", why="not ready", key="e")
+    rollouts.start("canary", 2, 0.5, who="ann", key="e")
+    assert rollouts.read().canary == Trial(2, 0.5)
 
 
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
@@ -267,6 +304,35 @@ def test_promote_and_rollback_are_recorded_with_who_and_why(two, tmp_path, kit):
     lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
     assert [line["route"].rpartition("/")[2] for line in lines] == ["canary", "promote", "rollback"]
     assert lines[1]["asked"] == {"version": 2, "why": "it is better"}
+
+
+@slow
+def test_an_admin_call_that_comes_twice_is_one_step(registry, tmp_path, kit):
+    """Also to another worker, and after a restart; it is answered as the first time."""
+    kit.publish(registry, 4, promote=True)
+    head = {"idempotency-key": '"call-1"'}
+    told = []
+    for part in ("one", "two"):
+        with running(registry, tmp_path / part) as client:
+            for _ in range(2):
+                told.append(checked(client.post("/v1/admin/rollback", json={}, headers=head)))
+                wait(lambda: client.runtime.version() == registry.current())
+            assert (
+                "idempotency-key"
+                in checked(client.post("/v1/admin/rollback", json={}, headers={"idempotency-key": "a b"}), 400)[
+                    "detail"
+                ]
+            )
+            checked(client.post("/v1/admin/promote", json={"version": 1}, headers=head), 400)
+    assert {(t["live"], t["previous"], t["sequence"]) for t in told} == {(3, 4, 5)}
+    assert registry.current() == 3
+    with running(registry, tmp_path) as client:
+        for what, body in (("promote", {"version": 4}), ("canary", {"version": 2, "share": 0.5}), ("canary", {})):
+            count, once = len(registry.history()), {"idempotency-key": f"{what}-{len(body)}"}
+            twice = [checked(client.post(f"/v1/admin/{what}", json=body, headers=once)) for _ in range(2)]
+            assert len(registry.history()) == count + 1
+            first, second = (t["live"] if what == "promote" else t["canary"] for t in twice)
+            assert first == second
 
 
 @slow

@@ -17,7 +17,9 @@ with warnings.catch_warnings():  # bentoml's own imports
     from inprocess import X, checked, running
 
     from serving import service
+    from serving.audit import MOST, Audit
     from serving.auth import needed
+    from serving.exchange import Exchange
 
 CHANGES = sorted(route for route in service.POSTS if needed(route) != "read")
 
@@ -56,6 +58,17 @@ def test_every_route_asks_for_its_scope(closed, held):
     assert [closed.get(path).status_code for path in ("/livez", "/readyz")] == [200, 200]
 
 
+def test_remembering_is_writing(closed, held):
+    """Who may only read cannot push the open predictions of others out."""
+    body = {"x": X, "remember": True}
+    told = checked(closed.post("/v1/predict", json=body, headers=bearer(held["read"][0])), 403)
+    assert "scope write" in told["detail"]
+    assert len(closed.runtime.remembered) == 0
+    checked(closed.post("/v1/predict", json={"x": X}, headers=bearer(held["read"][0])))
+    told = checked(closed.post("/v1/predict", json=body, headers=bearer(held["write"][0])))
+    assert told["predictions"][0]["id"]
+
+
 def test_without_tokens_what_changes_something_is_closed(registry, tmp_path, kit):
     registry.publish(kit.numbered(1))
     with running(registry, tmp_path, insecure=False) as client:
@@ -81,16 +94,50 @@ def test_no_token_is_written_anywhere(closed, held, tmp_path, caplog):
 
 
 def test_admin_calls_are_audited_by_name(closed, held, tmp_path):
-    """Those of a known token, let in or not; a flood of unknown ones must not fill the disk."""
+    """Let in or not; without a known token, with no name, and never with what was guessed."""
+    clock = iter(range(0, 1000, 10))
+    closed.runtime.audit._clock = lambda: next(clock)
     for scope in tokens.SCOPES:
         closed.post("/v1/admin/nothing", json={}, headers=bearer(held[scope][0]) | {"x-request-id": f"r-{scope}"})
-    closed.post("/v1/admin/nothing", json={})
-    lines = [json.loads(line) for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
+    closed.post("/v1/admin/nothing", json={}, headers=bearer("ll_guessed") | {"x-request-id": "r-guess"})
+    text = (tmp_path / "state" / "audit.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
     assert [(line["who"], line["request_id"], line["status"]) for line in lines] == [
         ("read", "r-read", 403),
         ("write", "r-write", 403),
         ("admin", "r-admin", 404),
+        ("", "r-guess", 401),
     ]
+    assert "guessed" not in text
+
+
+def test_a_flood_of_guesses_does_not_fill_the_disk(tmp_path):
+    """One line per second and address, and no call uncounted; what was kept back is written a second later."""
+    now = 0.0
+    audit = Audit(tmp_path / "audit.jsonl", lambda: now)
+
+    def guess(client, times):
+        for _ in range(times):
+            audit.write(Exchange(client=client, route="/v1/admin/promote", status=401))
+
+    def told():
+        lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        return [(line["client"], line.get("times"), line["status"]) for line in lines]
+
+    guess("a", 500)
+    guess("b", 1)
+    audit.tick()
+    assert told() == [("a", 1, 401), ("b", 1, 401)]
+    now = 1.5
+    audit.tick()
+    guess("a", 3)
+    assert told()[2:] == [("a", 499, 401)]
+    audit.write(Exchange(client="a", status=200))
+    audit.tick(0)
+    assert told()[3:] == [("a", None, 200), ("a", 3, 401)]
+    for n in range(3 * MOST):
+        guess(f"c{n}", 1)
+    assert len(audit._refused) <= MOST
 
 
 def test_a_client_that_asks_too_often_is_slowed_down(registry, tmp_path, kit):

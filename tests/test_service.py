@@ -453,14 +453,14 @@ def test_the_document_describes_every_route(shared):
         assert "application/problem+json" in operation["responses"]["400"]["content"]
 
 
-def test_the_examples_in_the_document_are_accepted(shared, tmp_path, kit):
-    """An example that does not work is worse than none."""
+def test_the_examples_in_the_document_are_accepted(tmp_path, kit):
+    """An example that does not work is worse than none: their samples are of the live version's shape."""
     from lifelong.release.registry import Registry
 
-    document = shared.get("/docs.json").json()
     other = Registry(tmp_path / "other", create=True)
-    other.publish(kit.numbered(1, inputs=3))
+    other.publish(kit.numbered(1, inputs=5))
     with running(other, tmp_path / "more") as small:
+        document = small.get("/docs.json").json()
         for route, (form, _) in service.POSTS.items():
             checked(small.post(route, json=document["components"]["schemas"][form.__name__]["example"]))
 

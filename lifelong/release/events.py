@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, final
 
@@ -16,6 +17,7 @@ from lifelong.errors import ArtifactError, DataError, NotFound
 from lifelong.files import canonical_json, create_exclusive, parse_json, read_file
 from lifelong.release.report import Report
 
+REMEMBERED = 1000  # newest events whose keys are looked at
 KINDS = ("publish", "promote", "rollback", "refuse", "canary", "shadow", "stop")
 
 
@@ -36,6 +38,7 @@ class Event:
         report: The gate's, where there is one.
         pointer: The pointer's new `seq`, if this event moved it.
         share: Of the requests that a canary answers or a shadow sees, 0..1.
+        key: Of the call that asked for it; a second call with the same key is not done again. Empty for none.
     """
 
     seq: int
@@ -48,6 +51,7 @@ class Event:
     report: Report | None = None
     pointer: int | None = None
     share: float | None = None
+    key: str = ""
 
 
 @final
@@ -71,9 +75,11 @@ class EventLog:
         seq = max(self._numbers(), default=0) + 1
         while True:
             event = Event(seq=seq, time=now, **fields)
-            report = event.report.as_dict() if event.report else None
+            told = {**vars(event), "report": event.report.as_dict() if event.report else None}
+            if not event.key:
+                del told["key"]  # programs that know no keys read it as well
             try:
-                create_exclusive(self._path(seq), canonical_json({**vars(event), "report": report}))
+                create_exclusive(self._path(seq), canonical_json(told))
             except FileExistsError:
                 seq += 1
             else:
@@ -87,6 +93,11 @@ class EventLog:
         """
         for seq in sorted(self._numbers(), reverse=True):
             yield self._read(seq)
+
+    def keyed(self, key: str) -> Event | None:
+        """Return the newest event of a call, among the newest `REMEMBERED`; None if there is none."""
+        recent = islice(self.newest_first(), REMEMBERED) if key else ()
+        return next((event for event in recent if event.key == key), None)
 
     def _numbers(self) -> list[int]:
         return [int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal()]
@@ -134,5 +145,5 @@ def _sound(event: Event, seq: int) -> bool:
         and event.kind in KINDS
         and all(n is None or (type(n) is int and n >= 1) for n in numbers)
         and (event.share is None or isinstance(event.share, int | float))
-        and all(isinstance(text, str) for text in (event.who, event.why, event.time))
+        and all(isinstance(text, str) for text in (event.who, event.why, event.time, event.key))
     )

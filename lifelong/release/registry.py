@@ -107,8 +107,8 @@ class Registry:
             live = self._timeline.live()
             self._timeline.log.append(kind="refuse", version=None, previous=live, who=who, why=why, report=report)
 
-    def promote(self, version: int, who: str = "cli", why: str = "") -> None:
-        """Make a version live after verifying it.
+    def promote(self, version: int, who: str = "cli", why: str = "", key: str = "") -> None:
+        """Make a version live after verifying it; `key` as of `rollback`.
 
         Raises:
             NotFound: There is no such version.
@@ -117,9 +117,10 @@ class Registry:
         self._writable()
         self.verify(version)
         with self._timeline.writing():
-            self._timeline.point("promote", version, who, why)
+            if not self._timeline.repeated("promote", key, version):
+                self._timeline.point("promote", version, who, why, key=key)
 
-    def rollback(self, to: int | None = None, who: str = "cli", why: str = "") -> int:
+    def rollback(self, to: int | None = None, who: str = "cli", why: str = "", key: str = "") -> int:
         """Go back to a version, after verifying it, and return its number.
 
         Args:
@@ -127,24 +128,30 @@ class Registry:
                 twice, never to what the first rollback left.
             who: Program or person.
             why: For people.
+            key: Of this call, if it may come twice: with the same key, nothing is done again.
 
         Raises:
             NotFound: There is no such version.
             ConfigError: Nothing was live before.
             ArtifactError: It is damaged; the live version stays.
+            DataError: The key was used for something else.
         """
         self._writable()
         with self._timeline.writing():
+            if done := self._timeline.repeated("rollback", key, to):
+                return int(done.version or 0)
             if to is None:
                 before = lineage(self.history())[:-1]
                 if not before:
-                    raise ConfigError(
-                        "no version was live before the current one; name one: lifelong registry list REGISTRY"
-                    )
+                    raise ConfigError("no version was live before it; name one: lifelong registry list REGISTRY")
                 to = before[-1]
             self.verify(to)
-            self._timeline.point("rollback", to, who, why)
+            self._timeline.point("rollback", to, who, why, key=key)
         return to
+
+    def done(self, key: str) -> Event | None:
+        """Return what a call with this key did; None if nothing, or long ago."""
+        return self._timeline.log.keyed(key)
 
     def pointer(self) -> Pointer | None:
         """Return what is live, or None if nothing was ever promoted.
@@ -232,14 +239,8 @@ class Registry:
 
     def _same(self, folder: Path) -> int | None:
         """Return the newest version if it already holds what is in `folder`, and is whole."""
-        newest = max(self.versions(), default=None)
-        if newest is None:
-            return None
-        ours = manifests.read_manifest(folder)
         with suppress(ArtifactError):
-            theirs = self.manifest(newest)
-            more = set(ours["space"]["reads"]) - set(theirs["space"]["reads"])
-            if manifests.content_id(ours) == manifests.content_id(theirs) and not more:
+            if newest := self._kept.newest_if_same(folder):
                 self.verify(newest)
                 return newest
         return None

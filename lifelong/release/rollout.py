@@ -12,7 +12,7 @@ from typing import Any, Literal, final
 
 from lifelong import files
 from lifelong.errors import ArtifactError, ConfigError, DataError, NotFound
-from lifelong.release.registry import Registry
+from lifelong.release.registry import Event, Registry
 from lifelong.release.timeline import Timeline
 
 FILE = "ROLLOUT"
@@ -99,11 +99,22 @@ class Rollouts:
             raise ArtifactError(f"{self.path} is damaged: {error}; remove it to stop all trials") from error
 
     def start(
-        self, kind: Kind, version: int, share: float, *, who: str, why: str = "", limits: Limits | None = None
+        self,
+        kind: Kind,
+        version: int,
+        share: float,
+        *,
+        who: str,
+        why: str = "",
+        limits: Limits | None = None,
+        key: str = "",
     ) -> Rollout:
         """Try a version, after verifying it; what was tried in its place is stopped.
 
+        With the `key` of an earlier call nothing is done again, unless what that call began was stopped under its key.
+
         Raises:
+            DataError: The key was used for something else.
             ConfigError: The share is not in 0..1, or the version is live.
             NotFound: There is no such version.
             ArtifactError: It is damaged.
@@ -113,22 +124,29 @@ class Rollouts:
         self.registry.verify(version)
         self._writable()
         with self._timeline.writing():
+            done = self._timeline.repeated(kind, key, version)
+            if done and done != self._newest(kind):
+                return self._read_or_nothing()
             if version == self._timeline.live():
                 raise ConfigError(f"version {version} is live already; a {kind} is another one")
-            about = {"kind": kind, "version": version, "previous": self._timeline.live(), "share": share}
-            self._timeline.log.append(**about, who=who, why=why)
+            if not done:
+                about = {"kind": kind, "version": version, "previous": self._timeline.live(), "share": share}
+                self._timeline.log.append(**about, who=who, why=why, key=key)
             fields: dict[str, Any] = {kind: Trial(version, share)}
             return self._write(**fields, **({"limits": limits or Limits()} if kind == "canary" else {}))
 
-    def stop(self, kind: Kind, *, who: str, why: str, version: int | None = None) -> bool:
-        """Stop a trial; return whether there was one (with `version`: of that version)."""
+    def stop(self, kind: Kind, *, who: str, why: str, version: int | None = None, key: str = "") -> bool:
+        """Stop a trial; return whether there was one (with `version`: of that version); `key` as of `start`."""
         self._writable()
         with self._timeline.writing():
             trial: Trial | None = getattr(self._read_or_nothing(), kind)
-            if trial is None or version not in (None, trial.version):
+            done = self._timeline.log.keyed(key)
+            repeated = done is not None and done.kind == "stop"
+            if trial is None or version not in (None, trial.version) or (repeated and done != self._newest(kind)):
                 return False
             about = {"kind": "stop", "version": trial.version, "previous": self._timeline.live(), "share": 0.0}
-            self._timeline.log.append(**about, who=who, why=f"{kind}: {why}")
+            if not repeated:
+                self._timeline.log.append(**about, who=who, why=f"{kind}: {why}", key=key)
             fields: dict[str, Any] = {kind: None}
             self._write(**fields)
             return True
@@ -138,6 +156,12 @@ class Rollouts:
         self._writable()
         with self._timeline.writing():
             return self._write(prepare=version)
+
+    def _newest(self, kind: Kind) -> Event | None:
+        """Return the last event about a kind of trial: whoever was killed after it left the file behind it."""
+        ended = f"{kind}: "
+        events = self._timeline.log.newest_first()
+        return next((e for e in events if e.kind == kind or (e.kind == "stop" and e.why.startswith(ended))), None)
 
     def _writable(self) -> None:
         if not os.access(self.registry.root, os.W_OK):

@@ -33,7 +33,10 @@ def same_labels(candidate: Snapshot, live: Snapshot | None) -> Check:
         return Check("labels", True, f"{len(before)} kept, {len(after) - len(before)} new")
     at = next((i for i, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(after))
     now = repr(after[at]) if at < len(after) else "nothing"
-    detail = f"class {at} is {before[at]!r} in {called(live)} and {now} in the candidate; labels may only be appended"
+    detail = (
+        f"class {at} is {before[at]!r} in {called(live)} and {now} in the candidate; labels may only be appended: "
+        f"let the run begin with the data that {called(live)} learned, or give it a registry of its own"
+    )
     return Check("labels", False, detail)
 
 

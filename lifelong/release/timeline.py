@@ -91,8 +91,36 @@ class Timeline:
             return found.version if found else None
         return None
 
+    def repeated(self, kind: str, key: str, version: int | None = None) -> Event | None:
+        """Return the event of an earlier call with this key, complete; None if there is none, or it was undone.
+
+        The caller holds the lock: a pointer that was not moved, because the first call was killed, is moved now.
+
+        Raises:
+            DataError: The key was used for something else.
+        """
+        found = self.log.keyed(key)
+        if found is None or (found.kind == "stop" != kind):
+            return None
+        if found.kind != kind or version not in (None, found.version):
+            raise DataError(
+                f"the key {key!r} was used before, to {found.kind} version {found.version}; make one per call"
+            )
+        moved = next((event for event in self.log.newest_first() if event.pointer), None)
+        if moved == found and found.version and self.live() != found.version:
+            self._set(Pointer(found.version, found.pointer or 1))
+        return found
+
     def point(
-        self, kind: str, version: int, who: str, why: str = "", report: Report | None = None, *, move: bool = True
+        self,
+        kind: str,
+        version: int,
+        who: str,
+        why: str = "",
+        report: Report | None = None,
+        *,
+        move: bool = True,
+        key: str = "",
     ) -> None:
         """Write an event about `version`, then (with `move`) make it live. The caller holds the lock.
 
@@ -103,7 +131,7 @@ class Timeline:
             raise ArtifactError(f"the pointer {self.path} is a folder; remove it, then {self.remedy()}")
         seq = self._last_seq() + 1 if move else None
         about = {"kind": kind, "version": version, "previous": self.live(), "pointer": seq}
-        self.log.append(**about, who=who, why=why, report=report)
+        self.log.append(**about, who=who, why=why, report=report, key=key)
         if seq is not None:
             self._set(Pointer(version, seq))
 

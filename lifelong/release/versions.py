@@ -51,6 +51,18 @@ class Versions:
         """Return the verified manifest of a version; raises like `found`, and `ArtifactError` if it is damaged."""
         return manifests.read_manifest(self.found(version))
 
+    def newest_if_same(self, folder: Path) -> int | None:
+        """Return the newest version if it has the content of `folder` and reads what that reads, else None."""
+        newest = max(self.numbers(), default=None)
+        if newest is None:
+            return None
+        ours = manifests.read_manifest(folder)
+        with suppress(ArtifactError):
+            theirs = self.manifest(newest)
+            more = set(ours["space"]["reads"]) - set(theirs["space"]["reads"])
+            return newest if manifests.content_id(ours) == manifests.content_id(theirs) and not more else None
+        return None
+
     def commit(self, folder: Path, told: Iterable[int | None]) -> int:
         """Give the next number to a finished folder, and return it.
 

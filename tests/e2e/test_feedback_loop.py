@@ -45,7 +45,7 @@ def train(folder) -> None:
 
 def told(client: Client, labels: list[dict], counts: dict[str, int]) -> None:
     """Send labels and count what became of them."""
-    answer = client._post("/v1/feedback", {"labels": labels})  # the client's own method sends no revisions
+    answer = client._post("/v1/feedback", {"labels": labels})  # one prediction may be in it twice
     assert answer["unknown"] == []
     for outcome in counts:
         counts[outcome] += answer[outcome]

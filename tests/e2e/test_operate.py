@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from servers import ROOT, Server, get, wait
 
@@ -47,6 +48,31 @@ class Shell:
         )  # fmt: skip
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout
+
+
+def test_feedback_starts_with_the_data_of_the_first_version(tmp_path):
+    """As the page says; and a run that has the labels alone is told what to do."""
+    shell, draw = Shell(tmp_path), np.random.default_rng(0)
+    append, train = commands("Feedback")
+    train = train.replace("publish_samples=5000", "publish_samples=200 --follow until=end")
+    for name, order in (("original", [1, 2, 0]), ("late", [0, 2, 1])):
+        y = np.resize(order, 600)
+        x = (2 * np.eye(6)[y] + draw.normal(0, 0.4, (600, 6))).astype(np.float32)
+        np.savez(tmp_path / f"{name}.npz", x=x, y=np.array([f"axis-{label}" for label in y]))
+    shell("mkdir -p runs/state")
+    shell(append)
+    shell(train)
+    registry = Registry(tmp_path / "runs" / "registry")
+    assert list(registry.load(registry.current()).labels) == ["axis-1", "axis-2", "axis-0"]
+    shell(append.replace("original", "late"))
+    assert "refused" not in [event.kind for event in registry.history()]
+    before = registry.current()
+    shell(train)
+    assert registry.current() > before
+    alone = shell(
+        f"{append} && {train}".replace("original", "late").replace("/stream", "/other").replace("/live", "/more")
+    )
+    assert "let the run begin with the data that version" in " ".join(alone.split())
 
 
 def test_an_operators_day_goes_as_the_page_says(tmp_path, kit):

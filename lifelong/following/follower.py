@@ -78,7 +78,7 @@ class Follower:
         model = self.trainee.learner.model
         dtype = next((p.dtype for p in model.parameters()), torch.float32)
         schema = Schema(model.input_shape, dtype, self.settings.max_classes)
-        self.intake = Intake(source, schema, self.settings, self.stop, self._waits)
+        self.intake = Intake(source, schema, self.settings, self.stop, self._idle)
         self._careful = -1  # up to this step every one is taken so that it can be taken back
         self._committed = 0.0, 0  # when, and after how many steps
         self._saved: dict[str, int] = {}  # positions of that commit
@@ -170,9 +170,7 @@ class Follower:
         poisoned = self.intake.poisoned()
         if self.trainee.publisher.wants():  # before a commit: one that is due must never look as if it were not
             self._publish()
-        moment, steps = self._committed
-        late = time.monotonic() - moment >= self.settings.commit_seconds > 0
-        if poisoned or late or self._steps - steps >= self.plan.commit_every:
+        if poisoned or self._late() or self._steps - self._committed[1] >= self.plan.commit_every:
             self._commit(wait=poisoned)
         if poisoned:
             raise DataError(
@@ -180,6 +178,17 @@ class Follower:
                 f"look at them (lifelong dead list {self.run_folder}), or raise max_dead"
             )
         self._tell("step", self.facts())
+
+    def _late(self) -> bool:
+        return time.monotonic() - self._committed[0] >= self.settings.commit_seconds > 0
+
+    def _idle(self, why: str) -> None:
+        """Say that there is nothing to learn, and do what the clock asks for all the same."""
+        self._waits(why)
+        if self.trainee.publisher.wants():
+            self._publish()
+        elif self._late() and (self._steps, self.intake.positions) != (self._committed[1], self._saved):
+            self._commit(wait=False)
 
     def _publish(self) -> None:
         publisher, before = self.trainee.publisher, self.trainee.publisher.published
@@ -211,8 +220,8 @@ class Follower:
             self._commit()
             return
         self._restore(state)
+        self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
         self.intake.seek()
-        self._committed = time.monotonic(), self._steps
         self._tell("resumed", self.facts())
         if self.trainee.publisher.due:
             self._publish()

@@ -59,17 +59,19 @@ class Intake:
         self._known: set[int] = set()
         self._queue: deque[Record] = deque()
         self._read: dict[str, int] = {}
-        self.ended = False
+        self.ended = self._moved = False
 
     def next(self, size: int, windows: Windows, labels: Iterable[Label]) -> Portion | None:
         """Return the next portion of up to `size` samples, None if the run is to stop or nothing more is there.
+
+        It is empty if whoever was told of the waiting had us read on from somewhere else.
 
         Raises:
             RetentionGap: Records were deleted unread, and that is an error here.
         """
         portion, known, new = Portion(positions=dict(self.positions)), set(labels), set[int]()
         room = size if windows.room is None else min(size, windows.room)
-        deadline = None
+        deadline, self._moved = None, False
         while len(portion.rows) < room and portion.records < max(MOST_RECORDS, 8 * size):
             record = self._next(portion.replayed, deadline)
             if record is None:
@@ -89,6 +91,8 @@ class Intake:
                 new.add(row.id)
                 known.add(row.sample.y)
                 deadline = deadline or (time.monotonic() + self.settings.linger if self.settings.linger else None)
+        if self._moved and not self.stop.is_set():
+            return Portion(positions=dict(self.positions))
         if self.stop.is_set() or not portion.records:
             return None  # what was read is read again after the next start
         return portion
@@ -148,7 +152,7 @@ class Intake:
     def seek(self) -> None:
         """Read on after the saved positions, and forget what was read beyond them."""
         self._queue.clear()
-        self._read, self.ended = dict(self.positions), False
+        self._read, self.ended, self._moved = dict(self.positions), False, True
         self._patiently(lambda: self.source.seek(self.positions))
 
     def hint(self, positions: dict[str, int]) -> None:
@@ -193,6 +197,8 @@ class Intake:
                 return None
             if not found:
                 self.waiting("")
+            if self._moved:
+                return None
         return self._queue.popleft() if self._queue and not self.stop.is_set() else None
 
     def _at_end(self) -> bool:

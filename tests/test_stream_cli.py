@@ -11,6 +11,7 @@ import pytest
 import streams
 from typed import run
 
+from lifelong.daemon import Stopped
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
 from lifelong.locks import FileLock
 
@@ -48,6 +49,44 @@ def test_files_are_appended_once_shown_and_trimmed(tmp_path):
     assert json.loads(run("stream", "trim", log, "--keep", 10, "--json")) == {"deleted": 230}
     with pytest.raises(ConfigError, match="either --keep N or --read"):
         run("stream", "trim", log)
+
+
+def test_trimming_what_was_read_waits_for_every_run_until_it_is_forgotten(tmp_path):
+    """One run is at its start, one at the end; a reader of an older version, `trainer`, counts as well."""
+    log, folder = streams.log(tmp_path / "log", streams.samples(64)), tmp_path / "one" / "run"
+    one, two = streams.follower(log, folder), streams.follower(log, tmp_path / "two" / "run")
+    one.watch(lambda kind, facts: one.stop.set() if facts.get("samples") == 24 else None)
+    with pytest.raises(Stopped):
+        one.run()
+    two.run()
+    names = [(tmp_path / run / "run" / "reader").read_text().strip() for run in ("one", "two")]
+    readers = json.loads(run("stream", "show", log, "--json"))["readers"]
+    assert readers == dict(zip(names, (24, 64), strict=True))
+    streams.Log(log, reader="trainer").commit_hint({"log": 16})
+
+    assert json.loads(run("stream", "trim", log, "--read", "--json")) == {"deleted": 16}
+    assert "forgot trainer" in run("stream", "trim", log, "--forget", "trainer")
+    assert json.loads(run("stream", "trim", log, "--read", "--json")) == {"deleted": 8}
+    again = streams.follower(log, folder)
+    again.run()  # no record is missing
+    assert again.facts()["samples"] == 64
+    assert json.loads(run("stream", "trim", log, "--read", "--forget", names[0], "--json")) == {"deleted": 40}
+    with pytest.raises(NotFound, match="knows no reader"):
+        run("stream", "trim", log, "--forget", names[0])
+
+
+def test_a_run_that_has_only_begun_holds_everything(tmp_path):
+    log = streams.log(tmp_path / "log", streams.samples(30))
+    one, seen = streams.follower(log, tmp_path / "run", settings={"until": "forever"}), []
+
+    def look(kind, facts):
+        seen.append(json.loads(run("stream", "trim", log, "--read", "--json")))
+        one.stop.set()
+
+    one.watch(lambda kind, facts: look(kind, facts) if kind == "committed" else None)
+    with pytest.raises(Stopped):
+        one.run()
+    assert seen[0] == {"deleted": 0}
 
 
 def test_what_cannot_be_appended_is_named(tmp_path):

@@ -53,11 +53,16 @@ def show(*, source: str, last: int, as_json: bool) -> None:
         tables.show("Last records", columns, list(rows))
 
 
-def trim(*, log: Path, keep: int | None, read: bool, as_json: bool) -> None:
-    """Delete what is old enough."""
-    if (keep is None) == (not read):
-        raise ConfigError("say what may go: either --keep N or --read")
+def trim(*, log: Path, keep: int | None, read: bool, forget: Sequence[str], as_json: bool) -> None:
+    """Forget readers, and delete what is old enough."""
+    if (keep is not None and read) or (keep is None and not read and not forget):
+        raise ConfigError("say what may go: either --keep N or --read; or name a reader with --forget")
     with Log(log) as found:
+        for reader in forget:
+            found.forget(reader)
+        if keep is None and not read:
+            tables.emit({"deleted": 0}) if as_json else click.echo(f"forgot {', '.join(forget)}")
+            return
         readers: Any = found.facts()["readers"]
         if read and not readers:
             raise ConfigError(f"nobody has committed a position in {log}; use --keep")

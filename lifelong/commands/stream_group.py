@@ -46,6 +46,7 @@ def stream_show(**options: Any) -> None:  # noqa: ANN401
 @LOG
 @click.option("--keep", type=int, help="The newest so many stay.")
 @click.option("--read", is_flag=True, help="What every reader has committed goes.")
+@click.option("--forget", multiple=True, metavar="READER", help="Wait no more for a run that is gone.")
 @JSON
 def stream_trim(**options: Any) -> None:  # noqa: ANN401
     """Delete old records of an embedded log."""

@@ -26,7 +26,7 @@ from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
 from lifelong.following.reload import apply, changes
 from lifelong.following.salvage import salvage
-from lifelong.following.saving import pin, until_written
+from lifelong.following.saving import name_of, pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -104,6 +104,7 @@ class Follower:
             Checkpoints(commits, self.settings.keep) as self._commits,
         ):
             same_run(self.run_folder, self.about)
+            self.intake.source.reader = name_of(self.run_folder)
             self._resume()
             while (portion := self._next()) is not None:
                 self._learn(portion)
@@ -222,6 +223,7 @@ class Follower:
         self._restore(state)
         self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
         self.intake.seek()
+        self.intake.hint(self._saved)
         self._tell("resumed", self.facts())
         if self.trainee.publisher.due:
             self._publish()

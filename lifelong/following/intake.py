@@ -158,7 +158,7 @@ class Intake:
     def hint(self, positions: dict[str, int]) -> None:
         """Tell the source what is on disk; if it is gone just now, the next hint will do."""
         with suppress(Unavailable):
-            self.source.commit_hint(positions) if positions else None
+            self.source.commit_hint(positions)
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
         sample = None

@@ -34,12 +34,12 @@ class Leg(Source):
 
     Args:
         source: The whole stream; stays open.
-        until: Offsets by partition of the last records.
+        until: Offsets by partition of the last records; None is all of it. Positions are not noted there.
     """
 
-    def __init__(self, source: Source, until: Mapping[str, int]) -> None:
+    def __init__(self, source: Source, until: Mapping[str, int] | None = None) -> None:
         super().__init__(source.on_gap, source.limit)
-        self.inner, self.until = source, dict(until)
+        self.inner, self.until = source, until
         self.sequential, self.counted = source.sequential, source.counted
 
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
@@ -57,12 +57,16 @@ class Leg(Source):
     def last(self) -> dict[str, int]:
         """See `Source.last`."""
         last = self.inner.last()
+        if self.until is None:
+            return last
         return {name: min(offset, last[name]) for name, offset in self.until.items() if name in last}
 
     def close(self) -> None:
         """Leave the stream open."""
 
     def _within(self, record: Record) -> bool:
+        if self.until is None:
+            return True
         if self.sequential:
             return (record.partition, record.offset) <= max(self.until.items())
         return record.offset <= self.until.get(record.partition, -1)
@@ -106,7 +110,7 @@ def rebuilt(
                 raise _another(last, end["records"])
             if end["records"] == data["records"]:
                 return last.trainee.learner
-        return _led(follower(source), data)
+        return _led(follower(Leg(source)), data)
 
 
 def _led(follower: Follower, data: Mapping[str, Any]) -> Learner:

@@ -52,6 +52,7 @@ class Source(ABC):
 
     sequential: bool = False  # partitions are read one after the other: only the last position matters
     counted: bool = True  # offsets grow by about 1 for each record, so that a difference says how many
+    reader: str = "trainer"  # whose position `commit_hint` tells, where a source keeps those of several
 
     def __init__(self, on_gap: str = "error", limit: int = LIMIT) -> None:
         if on_gap not in ON_GAP:

@@ -150,6 +150,16 @@ class Log(Source):
             row = (self.reader, positions.get(PARTITION, 0), time.time())
             self._db.execute("INSERT OR REPLACE INTO readers VALUES (?, ?, ?)", row)
 
+    def forget(self, reader: str) -> None:
+        """Remove the note of a reader that will not come back: nothing has to be kept for it any more.
+
+        Raises:
+            NotFound: Nobody of that name has noted a position.
+        """
+        with _translated(self.path), self._writing():
+            if not self._db.execute("DELETE FROM readers WHERE name = ?", (reader,)).rowcount:
+                raise NotFound(f"{self.path} knows no reader {reader!r}; lifelong stream show names them")
+
     def facts(self) -> dict[str, object]:
         """Return count, first and last offset, bytes of payload, and the readers' positions."""
         with _translated(self.path):

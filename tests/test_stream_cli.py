@@ -126,6 +126,35 @@ def test_a_stream_is_followed_its_letters_listed_replayed_and_dropped(tmp_path):
     assert "101" in run(*line[:-2], "--follow", "max_classes=3")
 
 
+def test_letters_are_dropped_from_what_the_run_is_by_then_and_no_commit_goes(tmp_path, monkeypatch):
+    """A trainer commits between the look at the folder and the lock; it keeps 8 commits, and they stay."""
+    log, folder = streams.log(tmp_path / "log", [*streams.samples(64), ("bad", b"?")]), tmp_path / "run"
+
+    def train(**settings):
+        made = streams.follower(log, folder, settings={"keep": 8, **settings}, commit_every=1)
+        made.run()
+        return made.facts()["samples"]
+
+    assert train() == 64
+    commits = folder / "checkpoints"
+    assert len(list(commits.glob("0*"))) == 8
+
+    def late(path, remedy):
+        monkeypatch.setattr("lifelong.commands.stream.FileLock", FileLock)
+        with streams.Log(log) as more:
+            more._db.executemany("INSERT INTO records(sid, time, payload) VALUES (?, 0, ?)", streams.samples(8, seed=1))
+        assert train() == 72
+        return FileLock(path, remedy)
+
+    monkeypatch.setattr("lifelong.commands.stream.FileLock", late)
+    run("dead", "drop", folder)
+    assert len(list(commits.glob("0*"))) == 9
+    told = json.loads(run("status", folder, "--json"))
+    assert (told["samples"], told["letters"]) == (72, 0)
+    assert train() == 72
+    assert len(list(commits.glob("0*"))) == 8
+
+
 def test_a_setting_that_is_not_there_is_refused_before_anything_is_made(tmp_path):
     streams.log(tmp_path / "log", [])
     with pytest.raises(UnknownName, match="did you mean 'window'"):

@@ -101,19 +101,25 @@ def dead_drop(*, run_folder: Path, numbers: Sequence[int]) -> None:
 
 def _edit(run_folder: Path, change: Callable[[DeadLetters], int]) -> int:
     """Commit a changed queue; everything else of the newest commit stays."""
-    commits, state = _state(run_folder)
+    _folder(run_folder)
     with FileLock(run_folder / ".lock", "stop the trainer first"):
+        commits, state = _state(run_folder)  # only now: a trainer may have gone on until here
         dead = _letters(state)
         count = change(dead)
         commits.commit({**state, "intake": {**state["intake"], "dead": dead.state()}})
     return count
 
 
-def _state(run_folder: Path) -> tuple[Checkpoints, dict[str, Any]]:
+def _folder(run_folder: Path) -> Path:
     folder = run_folder / "checkpoints"
     if not folder.is_dir():
         raise NotFound(f"there is no run in {run_folder}; name the folder given to lifelong train --run")
-    commits = Checkpoints(folder, keep=3)
+    return folder
+
+
+def _state(run_folder: Path) -> tuple[Checkpoints, dict[str, Any]]:
+    commits = Checkpoints(_folder(run_folder))
+    commits.keep = len(commits.numbers()) + 1  # how many stay is for the run to say
     state = commits.latest()
     if state is None or "intake" not in state:
         raise NotFound(f"{run_folder} holds no commit of a run over a source")

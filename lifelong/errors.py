@@ -75,6 +75,13 @@ class TooLarge(DataError):
     http_status = 413
 
 
+class Halted(DataError):
+    """Too many records of a stream cannot be learned; the run waits for a person, and starts again to no avail."""
+
+    exit_code = 12
+    http_status = 409
+
+
 class NotFinite(DataError):
     """A model answered with NaN or an infinity: to samples out of its range, or because it is broken."""
 

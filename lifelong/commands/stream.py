@@ -106,7 +106,7 @@ def _edit(run_folder: Path, change: Callable[[DeadLetters], int]) -> int:
         commits, state = _state(run_folder)  # only now: a trainer may have gone on until here
         dead = _letters(state)
         count = change(dead)
-        commits.commit({**state, "intake": {**state["intake"], "dead": dead.state()}})
+        commits.commit({**state, "intake": {**state["intake"], "dead": dead.state(), "halted": 0.0}})
     return count
 
 

@@ -59,8 +59,13 @@ class DeadLetters:
     lost: int = 0
     reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
-    def add(self, letters: Iterable[Letter]) -> None:
-        """Keep letters, with numbers of their own."""
+    def add(self, letters: Iterable[Letter], lose: bool = True) -> None:
+        """Keep letters, with numbers of their own.
+
+        Args:
+            letters: In order.
+            lose: The oldest go where there are too many; not while a person has to look at them.
+        """
         for letter in letters:
             self.total += 1
             self.reasons[letter.reason] += 1
@@ -69,7 +74,7 @@ class DeadLetters:
             whole = len(payload) == len(record.payload) and letter.whole
             kept = Record(record.partition, record.offset, record.sid, payload, record.time)
             self.letters.append(Letter(kept, error, self.total, whole, letter.reason))
-        if (over := len(self.letters) - self.capacity) > 0:
+        if lose and (over := len(self.letters) - self.capacity) > 0:
             self.lost += over
             del self.letters[:over]
             log.warning("more than %d dead letters: the oldest %d are gone; look at the producer", self.capacity, over)

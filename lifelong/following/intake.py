@@ -11,13 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 
-from lifelong.errors import LifelongError, Unavailable
+from lifelong.errors import Halted, LifelongError, Unavailable
 from lifelong.following.dead import DeadLetters, Letter
+from lifelong.following.patience import patiently
 from lifelong.following.portion import Portion, Row, identity
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
@@ -30,8 +32,8 @@ from lifelong.sources.record import decode
 log = logging.getLogger("lifelong.following")
 
 POLL_SECONDS = 0.2
-RETRY_SECONDS = 5.0  # between two attempts to reach a source that is gone, at most
 MOST_RECORDS = 1024  # that one portion looks at, where few of them can be learned
+T = TypeVar("T")
 
 
 @final
@@ -55,6 +57,7 @@ class Intake:
         self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0}
         self.span = Span()
         self.recent = [0, 0]  # records, and dead ones among them, of the running thousand
+        self.halted = 0.0  # share of dead ones that was too much; until a person has done something about it
         self._order: deque[int] = deque()
         self._known: set[int] = set()
         self._queue: deque[Record] = deque()
@@ -105,7 +108,8 @@ class Intake:
         while len(self._order) > self.settings.dedup:
             self._known.discard(self._order.popleft())
         del self.dead.again[: portion.replayed]
-        self.dead.add(portion.dead)
+        self._weigh(portion)
+        self.dead.add(portion.dead, lose=not self.halted)
         self.positions = portion.positions
         self.counts["replayed"] += portion.replayed
         self.counts["records"] += portion.records
@@ -113,7 +117,6 @@ class Intake:
         self.counts["dead"] += len(portion.dead)
         self.counts["gaps"] += self.source.gaps
         self.source.gaps = 0
-        self.recent = [self.recent[0] + portion.records, self.recent[1] + len(portion.dead)]
 
     def finish(self) -> None:
         """Take note that everything that was there has been learned."""
@@ -124,20 +127,22 @@ class Intake:
         told = {key: self.counts[key] for key in ("records", "replayed", "gaps")}
         return {**told, "positions": dict(self.positions), **self.span.state()}
 
-    def poisoned(self) -> bool:
-        """Return whether too many of the last thousand records were dead; then count anew."""
-        records, dead = self.recent
-        if records < 1000:
-            return False
-        self.recent = [0, 0]
-        return self.settings.max_dead < 1 and dead > self.settings.max_dead * records
+    def refuse_if_halted(self, run: Path) -> None:
+        """Raise `Halted` if too many records were dead, by the settings of now; else that is forgotten."""
+        if self.halted > self.settings.max_dead:
+            raise Halted(
+                f"{self.halted:.0%} of the last records could not be learned, more than max_dead; nothing more is read "
+                f"before something is done: look at them (lifelong dead list {run}), then have them tried again "
+                "(lifelong dead replay) or drop them (lifelong dead drop), or raise max_dead"
+            )
+        self.halted = 0.0
 
     def state(self) -> dict[str, Any]:
         """Return positions, the ids seen last, dead letters and counts."""
         return {
             "positions": dict(self.positions), "known": torch.tensor(list(self._order), dtype=torch.int64),
             "dead": self.dead.state(), "counts": dict(self.counts), "recent": list(self.recent),
-            "span": self.span.state(),
+            "span": self.span.state(), "halted": self.halted,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -147,18 +152,26 @@ class Intake:
         self._order = deque(state["known"].tolist())
         self._known = set(self._order)
         self.dead.restore(state["dead"])
-        self.recent = list(state["recent"])
+        self.recent, self.halted = list(state["recent"]), state.get("halted", 0.0)  # not in older commits
 
     def seek(self) -> None:
-        """Read on after the saved positions, and forget what was read beyond them."""
+        """Read on after the saved positions, tell the source so, and forget what was read beyond them."""
         self._queue.clear()
         self._read, self.ended, self._moved = dict(self.positions), False, True
         self._patiently(lambda: self.source.seek(self.positions))
+        self.hint(self.positions)
 
     def hint(self, positions: dict[str, int]) -> None:
         """Tell the source what is on disk; if it is gone just now, the next hint will do."""
         with suppress(Unavailable):
             self.source.commit_hint(positions)
+
+    def _weigh(self, portion: Portion) -> None:
+        """Look at the share of dead records once in a thousand."""
+        records, dead = self.recent[0] + portion.records, self.recent[1] + len(portion.dead)
+        self.recent = [records, dead] if records < 1000 else [0, 0]
+        if records >= 1000 and self.settings.max_dead < 1 and dead > self.settings.max_dead * records:
+            self.halted = dead / records
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
         sample = None
@@ -207,21 +220,5 @@ class Intake:
         last = self._patiently(self.source.last) or {}
         return all(self._read.get(partition, -1) >= offset for partition, offset in last.items())
 
-    def _patiently(self, ask: Any) -> Any:  # noqa: ANN401 - whatever is asked for
-        """Ask the source until it answers, saying once that it does not; None if the run is to stop."""
-        pause, missed = 0.25, 0.0
-        while not self.stop.is_set():
-            try:
-                found = ask()
-            except Unavailable as error:
-                if not missed:
-                    log.warning("%s; trying again until it answers, nothing is lost", error)
-                missed += pause
-                self.waiting(str(error))
-                self.stop.wait(pause)
-                pause = min(2 * pause, RETRY_SECONDS)
-            else:
-                if missed:
-                    log.warning("the source answers again")
-                return found
-        return None
+    def _patiently(self, ask: Callable[[], T]) -> T | None:
+        return patiently(ask, self.stop, self.waiting)

@@ -15,6 +15,7 @@ from lifelong.release.registry import Registry
 
 log = logging.getLogger("lifelong.following")
 
+LOCKED = "wait for it or use another folder"
 READER = "reader"  # file in the folder of a run
 DISK_SECONDS = 5.0  # between two attempts on a disk that is full
 

@@ -106,6 +106,6 @@ class Source(ABC):
         found = "nothing is left" if first is None else f"the first one left is {first}"
         message = f"partition {partition!r} lost records after offset {position}: {found}"
         if self.on_gap == "error":
-            raise RetentionGap(f"{message}; restore them, or go on without them (--on-gap skip)")
+            raise RetentionGap(f"{message}; restore them, or go on without them (--follow on_gap=skip)")
         self.gaps += 1
         log.warning("%s; going on without them", message)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, final
 
 import torch
 
@@ -36,6 +36,13 @@ class Letter:
     number: int = 0
     whole: bool = True
     reason: str = "record"
+
+    @classmethod
+    def of(cls, record: Record, error: str, whole: bool = True, reason: str = "record", number: int = 0) -> Self:
+        """Return a letter with as much of the record as is kept."""
+        payload = record.payload[:KEPT_BYTES]
+        whole = whole and len(payload) == len(record.payload)
+        return cls(replace(record, payload=payload), error, number, whole, reason)
 
 
 @final
@@ -69,11 +76,7 @@ class DeadLetters:
         for letter in letters:
             self.total += 1
             self.reasons[letter.reason] += 1
-            record, error = letter.record, letter.error
-            payload = record.payload[:KEPT_BYTES]
-            whole = len(payload) == len(record.payload) and letter.whole
-            kept = Record(record.partition, record.offset, record.sid, payload, record.time)
-            self.letters.append(Letter(kept, error, self.total, whole, letter.reason))
+            self.letters.append(Letter.of(letter.record, letter.error, letter.whole, letter.reason, self.total))
         if lose and (over := len(self.letters) - self.capacity) > 0:
             self.lost += over
             del self.letters[:over]

@@ -62,6 +62,7 @@ class Intake:
         self._known: set[int] = set()
         self._queue: deque[Record] = deque()
         self._read: dict[str, int] = {}
+        self._largest = settings.record_bytes  # record that is to be expected
         self.ended = self._moved = False
 
     def next(self, size: int, windows: Windows, labels: Iterable[Label]) -> Portion | None:
@@ -181,7 +182,7 @@ class Intake:
         except LifelongError as error:
             whole = len(record.payload) <= self.settings.record_bytes
             reason = "schema" if sample else "record" if whole else "large"
-            portion.dead.append(Letter(record, str(error), whole=whole, reason=reason))
+            portion.dead.append(Letter.of(record, str(error), whole, reason))
             return None
         return Row(identity(record.sid), sample, record)
 
@@ -201,7 +202,7 @@ class Intake:
         while not self._queue and not self.stop.is_set():
             if deadline is not None and time.monotonic() > deadline:
                 return None
-            found = self._patiently(lambda: self.source.poll(2 * MOST_RECORDS, POLL_SECONDS)) or []
+            found = self._patiently(self._poll) or []
             self._queue.extend(found)
             for record in found:
                 self._read[record.partition] = record.offset
@@ -213,6 +214,13 @@ class Intake:
             if self._moved:
                 return None
         return self._queue.popleft() if self._queue and not self.stop.is_set() else None
+
+    def _poll(self) -> list[Record]:
+        """Read ahead, so many records that they have room if they are as large as those before."""
+        room = self.source.room = self.settings.queue_bytes
+        found = self.source.poll(max(1, min(2 * MOST_RECORDS, room // self._largest)), POLL_SECONDS)
+        self._largest = max([1, self._largest // 4, *(len(record.payload) for record in found)])
+        return found
 
     def _at_end(self) -> bool:
         if self.source.sequential:

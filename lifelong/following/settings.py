@@ -53,6 +53,7 @@ class Follow:
         until: `forever`, or `end`: stop when everything that is there has been learned.
         on_gap: Where records were deleted unread: `error`, or `skip` and count.
         record_bytes: The largest record.
+        queue_bytes: Records that are read ahead; at least one. A broker may pass it once where records become larger.
     """
 
     window: str = setting("none", pattern=r"^(none|declared|(count|time|drift|adwin|shift):[0-9.eE+-]+)$")
@@ -76,6 +77,7 @@ class Follow:
     until: str = setting("forever", enum=("forever", "end"))
     on_gap: str = setting("error", enum=("error", "skip"))
     record_bytes: int = setting(16 * 2**20, minimum=1)
+    queue_bytes: int = setting(256 * 2**20, minimum=1)
 
     def __post_init__(self) -> None:
         name, amount = self.cut

@@ -52,6 +52,7 @@ class Source(ABC):
 
     sequential: bool = False  # partitions are read one after the other: only the last position matters
     counted: bool = True  # offsets grow by about 1 for each record, so that a difference says how many
+    room: int = 256 * 2**20  # bytes of payload that a poll returns at most, beside one record; where a source can tell
     reader: str = "trainer"  # whose position `commit_hint` tells, where a source keeps those of several
 
     def __init__(self, on_gap: str = "error", limit: int = LIMIT) -> None:

@@ -30,6 +30,7 @@ class Later(Source):
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
         """See `Source.poll`."""
         inner = self._reached()
+        inner.room = self.room
         try:
             return inner.poll(limit, timeout)
         finally:

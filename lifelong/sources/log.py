@@ -177,11 +177,7 @@ class Log(Source):
 
     def _read(self, limit: int) -> list[Record]:
         with _translated(self.path), self._reading():
-            rows = self._db.execute(
-                'SELECT "offset", sid, time, CASE WHEN length(payload) <= ? THEN payload END FROM records '
-                'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
-                (self.limit, self._position, limit),
-            ).fetchall()
+            rows = self._rows(limit)
             trimmed = int(str(self._fact("trimmed")))
         if trimmed > self._position and not self._at_start:
             self.gap(PARTITION, self._position, rows[0][0] if rows else None)
@@ -190,6 +186,22 @@ class Log(Source):
             Record(PARTITION, offset, sid, self._beginning(offset) if payload is None else bytes(payload), moment)
             for offset, sid, moment, payload in rows
         ]
+
+    def _rows(self, limit: int) -> list[tuple[int, str, float, bytes | None]]:
+        """Return offset, id, time and payload (None if it is over the limit), as far as there is room."""
+        found, size = list[tuple[int, str, float, bytes | None]](), 0
+        asked = self._db.execute(
+            'SELECT "offset", sid, time, CASE WHEN length(payload) <= ? THEN payload END FROM records '
+            'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
+            (self.limit, self._position, limit),
+        )
+        for row in asked:
+            size += self.limit if row[3] is None else len(row[3])
+            if found and size > self.room:
+                break
+            found.append(row)
+        asked.close()
+        return found
 
     def _beginning(self, offset: int) -> bytes:
         """Return the first limit + 1 bytes of a record over the limit, without reading the rest."""

@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -128,7 +129,8 @@ class Trainer:
         assert self.process.stdout is not None
         for text in self.process.stdout:
             if found := SAID.match(text):
-                self.moments.append(moment(self.process.pid, int(found[1])))
+                with suppress(OSError, TypeError):  # it has ended meanwhile
+                    self.moments.append(moment(self.process.pid, int(found[1])))
 
 
 def followed(name: str, log: Path, run: Path, count: int) -> Run:
@@ -147,7 +149,8 @@ def followed(name: str, log: Path, run: Path, count: int) -> Run:
         one.end()
         other.end(stop=True)
         last = [m for m in one.moments if m.at > halted]
-        lasting = speed(last) / speed([m for m in other.moments if m.at <= last[-1].at])
+        beside = [m for m in other.moments if last and m.at <= last[-1].at]
+        lasting = speed(last) / speed(beside) if len(last) > 1 and len(beside) > 1 else 0.0
     one.end()
     minutes = (time.monotonic() - begun - paused) / 60
     words = [sys.executable, "-m", "lifelong.cli", "status", str(run), "--json"]

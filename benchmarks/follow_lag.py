@@ -36,10 +36,10 @@ def sample(random: torch.Generator) -> tuple[torch.Tensor, int]:
     return 2 * torch.eye(CLASSES, WIDTH)[y] + 0.4 * torch.randn(WIDTH, generator=random), y
 
 
-def trainer(root: Path, *more: str) -> list[str]:
+def trainer(root: Path, registry: str, *more: str) -> list[str]:
     """Return the command of the trainer."""
     line = [sys.executable, "-m", "lifelong.cli", "train", "--source", str(root / "state" / "stream"), "--run"]
-    line += [str(root / "run"), "--registry", str(root / "registry"), "--batch-size", str(BATCH), "--allow-major"]
+    line += [str(root / "run"), "--registry", registry, "--batch-size", str(BATCH), "--allow-major"]
     line += ["--follow", f"publish_samples={DUE}", "--max-accuracy-drop", "1", "--max-forgetting", "1"]
     return [*line, *more]
 
@@ -58,21 +58,23 @@ def running(line: list[str], root: Path, environment: dict[str, str]) -> Iterato
             one.wait(60)
 
 
-def lags(root: Path, rounds: int) -> list[float]:
-    """Return the seconds of each round."""
+def lags(root: Path, rounds: int, registry: str = "") -> list[float]:
+    """Return the seconds of each round, with a registry in a folder, or in the store that is named."""
+    registry = registry or str(root / "registry")
     random, environment = (
         torch.Generator().manual_seed(0),
         {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )
     with Log(root / "state" / "stream", create=True) as log:
         log.append((f"first-{i}", encode(*sample(random))) for i in range(64))
-    subprocess.run(trainer(root, "--follow", "until=end"), env=environment, check=True, stdout=subprocess.DEVNULL)
+    first = trainer(root, registry, "--follow", "until=end")
+    subprocess.run(first, env=environment, check=True, stdout=subprocess.DEVNULL)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    serve = [sys.executable, "-m", "lifelong.cli", "serve", "--registry", str(root / "registry"), "--state"]
+    serve = [sys.executable, "-m", "lifelong.cli", "serve", "--registry", registry, "--state"]
     serve += [str(root / "state"), "--port", str(port), "--insecure"]
-    server, follower = running(serve, root, environment), running(trainer(root), root, environment)
+    server, follower = running(serve, root, environment), running(trainer(root, registry), root, environment)
     with server, follower, Client(f"http://127.0.0.1:{port}", timeout=60) as client:
         if not client.ready(240):
             raise RuntimeError(f"the server is not ready: {(root / 'log').read_text()[-2000:]}")

@@ -94,7 +94,7 @@ KEPT_APART = {
     "nats": {"lifelong/sources/jetstream.py"},
     "redis": {"lifelong/sources/redisstream.py"},
     "confluent_kafka": {"lifelong/sources/kafka.py"},
-    "pyarrow": {"lifelong/sources/folder.py", "lifelong/commands/bench_report.py"},
+    "pyarrow": {"lifelong/sources/tables.py", "lifelong/commands/bench_report.py"},
     "prometheus_client": {"lifelong/telemetry.py", "serving/pages.py"},
 }
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +139,19 @@ HUGE = """
 import resource, sys
 from pathlib import Path
 import streams
-stream = Path(sys.argv[1])
+from lifelong.following.follower import Follower
+from lifelong.following.settings import Follow
+from lifelong.plan import Plan
+from lifelong.sources.locate import locate
+stream, limit = Path(sys.argv[1]), int(sys.argv[2])
+try:
+    import pyarrow.parquet
+except ImportError:
+    pass
+follow = Follow(until="end", record_bytes=limit)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-made = streams.follower(stream, stream / "run", settings={"record_bytes": 4000})
+source = locate(str(stream), limit=limit)
+made = Follower(streams.learner, source, stream / "run", plan=Plan(held_out=0.0, compatible=False), settings=follow)
 made.run()
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 (letter,) = made.intake.dead.letters
@@ -157,11 +168,59 @@ def test_a_huge_record_is_a_dead_letter_and_is_never_in_memory(tmp_path):
         found._db.execute(
             "INSERT INTO records(sid, time, payload) SELECT 'after', 0, payload FROM records WHERE sid = 's0-3'"
         )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
-    done = subprocess.run(
-        [sys.executable, "-c", HUGE, str(stream)], capture_output=True, text=True, env=environment, check=True
-    )
-    samples_, sid, whole, grown, *error = done.stdout.split()
+    samples_, sid, whole, grown, error = followed(stream, 4000)
     assert (samples_, sid, whole) == ("41", "huge", "False")
-    assert "over the limit of 4000 bytes" in " ".join(error)
+    assert "over the limit of 4000 bytes" in error
     assert int(grown) < 40
+
+
+def followed(stream: Path, limit: int) -> list[str]:
+    """Learn all that is there in a process of its own; return its samples, the letter, and the MiB that it grew by."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])}
+    line = [sys.executable, "-c", HUGE, str(stream), str(limit)]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.split(maxsplit=4)
+
+
+def good_files(folder: Path) -> None:
+    """Samples in a file before and in a file after the one that a test is about."""
+    folder.mkdir()
+    for name in ("a", "c"):
+        np.savez(folder / f"{name}.npz", x=np.eye(5, streams.WIDTH, dtype=np.float32), y=np.arange(5) % 3)
+
+
+HUGE_BYTES = 300_000_000
+
+
+@pytest.mark.slow
+def test_a_huge_row_of_an_npz_is_a_dead_letter_and_is_never_in_memory(tmp_path):
+    """300 MB of zeros, compressed, where the limit is 1 MB."""
+    good_files(tmp_path / "files")
+    with zipfile.ZipFile(tmp_path / "files" / "b.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as made:
+        with made.open("x.npy", "w", force_zip64=True) as member:
+            about = {"descr": "<f4", "fortran_order": False, "shape": (1, HUGE_BYTES // 4)}
+            np.lib.format.write_array_header_1_0(member, about)
+            for _ in range(HUGE_BYTES // 10**7):
+                member.write(bytes(10**7))
+        with made.open("y.npy", "w") as member:
+            np.lib.format.write_array(member, np.zeros(1, np.int64))
+
+    samples_, sid, whole, grown, error = followed(tmp_path / "files", 10**6)
+    assert (samples_, sid, whole) == ("10", "b.npz:0", "False")
+    assert "over the limit of 1000000 bytes" in error
+    assert int(grown) < 60
+
+
+@pytest.mark.slow
+def test_a_huge_cell_of_a_parquet_is_a_dead_letter_and_is_never_in_memory(tmp_path):
+    """The same as a list, in a file of a few kilobytes."""
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    good_files(tmp_path / "files")
+    values = pa.array(np.zeros(HUGE_BYTES // 4, np.float32))
+    x = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+    parquet.write_table(pa.table({"x": x, "y": pa.array([0])}), tmp_path / "files" / "b.parquet")
+
+    samples_, sid, whole, grown, error = followed(tmp_path / "files", 10**6)
+    assert (samples_, sid, whole) == ("10", "b.parquet:0", "False")
+    assert "over the limit of 1000000 bytes" in error
+    assert int(grown) < 60

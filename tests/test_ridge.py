@@ -83,6 +83,32 @@ def test_a_class_without_samples_is_never_predicted_and_old_columns_stay() -> No
     torch.testing.assert_close(made(at)[:, :C], before)
 
 
+def test_what_rounding_made_indefinite_is_solved_all_the_same() -> None:
+    made = head(6, ridge=0.01)
+    made.update(*data(20, 1))
+    made.gram.diagonal()[2] = -5.0
+    at, _ = data(5, 2)
+    damped = made.gram + 0.01 * torch.eye(6, dtype=torch.float64)
+    assert torch.linalg.eigvalsh(damped)[0] < 0
+
+    torch.testing.assert_close(made(at), made.lifted(at) @ torch.linalg.inv(damped) @ made.targets.T)
+
+
+def test_a_step_makes_no_matrix_of_the_width_anew() -> None:
+    """Five of them, made and freed with every batch, were a swing of the process's memory by 5 % at 1,000 features."""
+    made, (x, y) = head(300), data(20, 1)
+    made.update(x, y)
+    made(x)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        made.update(x, y)
+        made(x)
+
+    made_anew = {e.name: e.self_cpu_memory_usage for e in seen.events() if e.self_cpu_memory_usage > 0}
+    assert made_anew  # it does see them
+    assert max(made_anew.values()) < made.gram.nbytes
+    assert "room" not in made.state_dict()
+
+
 def test_random_features_are_drawn_from_the_models_own_generator() -> None:
     made = {seed: learner(StreamingRidge(width=8), seed=seed).model.head.lift for seed in (0, 1)}
 

@@ -14,7 +14,7 @@ import torch
 from typed import run
 
 from lifelong.errors import ArtifactError, ConfigError, DataError, RetentionGap
-from lifelong.following.replay import Leg, rebuilt
+from lifelong.following.replay import Leg, average, rebuilt
 from lifelong.following.settings import Follow
 from lifelong.plan import Plan
 from lifelong.release.difference import changed, tensors
@@ -120,6 +120,30 @@ def test_what_changed_is_told_and_a_replay_that_cannot_be_is_refused(published, 
         run("replay", "--registry", registry, "--version", last, "--source", short)
 
 
+@pytest.mark.slow
+def test_averages_with_the_version_before_are_made_again_from_it(tmp_path):
+    """Also of a run in two goes; a manifest that does not name that version is refused, one without needs none."""
+    records = streams.samples(200)
+    log, registry = streams.log(tmp_path / "log", records[:110]), tmp_path / "registry"
+    words = line(log, tmp_path, "--follow", "publish_samples=70", "--follow", "merge=ema", "--strategy", "replay")
+    run(*words)
+    with Log(log) as found:
+        found.append(records[110:])
+    run(*words)
+    versions = Registry(registry).versions()
+    told = [Registry(registry).manifest(v)["training"] for v in versions]
+    assert [one.get("merged_with") for one in told] == [None, *versions[:-1]]
+    for version in versions:
+        assert "identical" in run("replay", "--registry", registry, "--version", version, "--source", log)
+
+    learner, settings = streams.learner(), Follow(merge="ema")
+    before = {name: p.clone() for name, p in learner.model.named_parameters()}
+    with pytest.raises(ConfigError, match="does not say which version"):
+        average(learner, {"merged": 2}, Registry(registry), settings)
+    average(learner, {"merged": 1}, Registry(registry), settings)
+    assert all(torch.equal(p, before[name]) for name, p in learner.model.named_parameters())
+
+
 DATA = {"records": 1, "replayed": 0, "gaps": 0, "positions": {}, "start": {}, "ends": []}
 
 
@@ -127,6 +151,7 @@ DATA = {"records": 1, "replayed": 0, "gaps": 0, "positions": {}, "start": {}, "e
     ("settings", "data", "why"),
     [
         ({"linger": 1.0}, {}, "cut by the clock"),
+        ({"merge": "soup"}, {}, "candidates that nobody kept"),
         ({}, {"replayed": 2}, "2 dead letters were tried again"),
         ({}, {"gaps": 1}, "records were missing"),
     ],

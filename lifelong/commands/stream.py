@@ -28,12 +28,17 @@ def append(*, log: Path, files: Sequence[Path], prefix: str, as_json: bool) -> N
     with Log(log, create=True) as made:
         for path in files:
             for records in files_of(path, made.limit, ROWS):
-                new += made.append((prefix + record.sid, record.payload) for record in records)
+                new += made.append((prefix + r.sid, _fitting(r.payload, made.limit)) for r in records)
                 seen += len(records)
     if as_json:
         tables.emit({"log": str(log), "appended": new, "there_already": seen - new})
     else:
         click.echo(f"appended {new} samples to {log}; {seen - new} were there already")
+
+
+def _fitting(payload: bytes, limit: int) -> bytes:
+    """Return a record; of one that was too large to be read, why: it will be a dead letter of who follows the log."""
+    return payload if len(payload) <= limit else payload.rstrip()
 
 
 def show(*, source: str, last: int, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from lifelong.commands import tables
 from lifelong.commands.recipe import Recipe
 from lifelong.errors import ArtifactError, ConfigError
 from lifelong.following.origin import made_by
-from lifelong.following.replay import rebuilt
+from lifelong.following.replay import average, rebuilt
 from lifelong.following.settings import Follow
 from lifelong.learning import Learner
 from lifelong.plan import Plan
@@ -42,6 +42,7 @@ def replay(*, registry: Path | str, version: int, source: str, as_json: bool) ->
     plan = Plan(held_out=recipe.held_out, seed=recipe.seed)
     with locate(source, limit=told.record_bytes) as stream:
         learner = rebuilt(recipe.learner, stream, training["data"], told, plan)
+    average(learner, training, found, told)
     again = Snapshot.of(learner.model, learner.labels, probe_x=original.probe.x)
     sha256 = _sha256(again)
     others = [row for row in tensors(original.weights, again.weights) if row["outcome"] != "same"]

@@ -86,6 +86,8 @@ class Publisher:
         registry, plan = self.registry, self.plan
         try:
             with self.merger.merged(learner.model, self.held_out.store.all) as (rows, merged):
+                if self.merger.how == "ema" and merged["merged"] > 1:
+                    merged["merged_with"] = self.last
                 training = {**self.about, "position": dict(learner.counters), **origin(learner, data), **merged}
                 snapshot = Snapshot.of(
                     learner.model, learner.labels, probe_x=rows.x[:PROBE_ROWS], parent=self.parent,

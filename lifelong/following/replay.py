@@ -15,6 +15,7 @@ from typing import Any, final
 
 from lifelong.errors import ConfigError, DataError, RetentionGap
 from lifelong.following.follower import Follower
+from lifelong.following.merge import between, load, trained
 from lifelong.following.settings import Follow
 from lifelong.learning import Learner
 from lifelong.plan import Plan
@@ -75,7 +76,7 @@ class Leg(Source):
 def rebuilt(
     make: Callable[[], Learner], source: Source, data: Mapping[str, Any], settings: Follow, plan: Plan
 ) -> Learner:
-    """Return the learner after exactly the records of a version.
+    """Return the learner after exactly the records of a version; its weights are not yet averaged.
 
     Args:
         make: Returns a fresh learner of the recipe.
@@ -92,8 +93,9 @@ def rebuilt(
     _refuse_unless_repeatable(data, settings)
     _refuse_unless_whole(source.first(), data)
     told = replace(
-        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0, max_dead=1.0
-    )
+        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0, max_dead=1.0,
+        merge="none",
+    )  # fmt: skip
     ends: Sequence[Mapping[str, Any]] = data["ends"]
     with TemporaryDirectory(prefix="lifelong-replay-") as folder:
 
@@ -111,6 +113,27 @@ def rebuilt(
             if end["records"] == data["records"]:
                 return last.trainee.learner
         return _led(follower(Leg(source)), data)
+
+
+def average(learner: Learner, training: Mapping[str, Any], registry: Registry, settings: Follow) -> None:
+    """Average a learner's weights with those of the version that `merge=ema` averaged them with, if it did.
+
+    Args:
+        learner: After the records of a version.
+        training: Of that version's manifest.
+        registry: Of both versions; the other one can be made again by itself.
+        settings: See `rebuilt`.
+
+    Raises:
+        ConfigError: The manifest does not name the other one.
+        NotFound: The registry does not hold it.
+    """
+    if settings.merge != "ema" or training["merged"] < 2:
+        return
+    if "merged_with" not in training:
+        raise ConfigError("this version cannot be made again: it does not say which version it was averaged with")
+    now, old = trained(learner.model), registry.load(training["merged_with"]).weights
+    load(learner.model, between({name: old[name] for name in now if name in old}, now, settings.merge_weight))
 
 
 def _led(follower: Follower, data: Mapping[str, Any]) -> Learner:
@@ -135,7 +158,7 @@ def _another(follower: Follower, records: int) -> DataError:
 
 def _refuse_unless_repeatable(data: Mapping[str, Any], settings: Follow) -> None:
     for found, why in (
-        (settings.merge != "none", f"its weights were merged with those of earlier versions (merge={settings.merge})"),
+        (settings.merge == "soup", "its weights were merged with candidates that nobody kept (merge=soup)"),
         (settings.linger, "its batches were cut by the clock (linger)"),
         (data["replayed"], f"{data['replayed']} dead letters were tried again by hand"),
         (data["gaps"], "records were missing from its stream already (on_gap=skip)"),

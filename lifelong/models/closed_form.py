@@ -150,7 +150,7 @@ class RidgeHead(nn.Module):
         self.register_buffer("gram", torch.zeros(lifted, lifted, dtype=torch.float64))
         self.register_buffer("targets", torch.zeros(classes, lifted, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(classes, dtype=torch.int64))
-        # Solutions follow each other batch by batch: matrices made and freed for each would be most of the memory.
+        # Solutions follow each other batch by batch: with matrices made and freed for each, memory would swing.
         self.register_buffer("room", torch.empty(0, 0, dtype=torch.float64), persistent=False)
         self._solution = _Solution(self._solve)
         nn.Module.register_load_state_dict_post_hook(self, self._solution.drop)

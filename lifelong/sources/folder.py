@@ -1,7 +1,8 @@
 """A directory of `.npz` and `.parquet` files as a stream: sorted by name, growing at the end.
 
 A file is one partition, its rows are the offsets. Files are read one after the other, so a file must be complete when
-it gets its name (write it aside, then rename), and a new one must sort after those that are there.
+it gets its name (write it aside, then rename), and a new one must sort after those that are there. They are read in
+parts (`lifelong.sources.tables`).
 
 `.npz` has the arrays `x` [N, ...] and `y` [N], and may have `sid` [N], `task` [N] and `time` [N]. `.parquet` has the
 column `y` and either a column `x` of lists or one numeric column per feature; `sid`, `task` and `time` likewise.
@@ -10,44 +11,16 @@ column `y` and either a column `x` of lists or one numeric column per feature; `
 from __future__ import annotations
 
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
-from lifelong.errors import DataError, LifelongError, NotFound, Unavailable
+from lifelong.errors import DataError, LifelongError, NotFound, TooLarge, Unavailable
 from lifelong.sources.base import LIMIT, PAUSE, Record, Source
 from lifelong.sources.record import encode
-
-OWN = ("x", "y", "sid", "task", "time")
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """One file in memory.
-
-    Args:
-        columns: `x` [N, ...] and `y` [N]; of `sid`, `task` and `time` [N] those that the file has.
-    """
-
-    columns: Mapping[str, Any]
-
-    def __len__(self) -> int:
-        return len(self.columns["y"])
-
-    def record(self, name: str, row: int, limit: int) -> Record:
-        """Return one row of the file `name` as a record."""
-        at = {key: values[row] for key, values in self.columns.items()}
-        label = at["y"].item() if isinstance(at["y"], np.generic) else at["y"]
-        try:
-            payload = encode(np.asarray(at["x"]), label, int(at.get("task", -1)), limit)
-        except LifelongError as error:  # a row that cannot be written is a dead letter, not the end of the stream
-            payload = f"row {row} of {name}: {error}".encode()
-        return Record(name, row, str(at.get("sid", f"{name}:{row}")), payload, float(at.get("time", 0)))
+from lifelong.sources.tables import DAMAGED, READERS, Table, opened
 
 
 @final
@@ -71,7 +44,7 @@ class Folder(Source):
         if not self.folder.is_dir():
             raise NotFound(f"there is no directory {folder}; name one with .npz or .parquet files")
         self._file, self._row = "", -1  # the last row that was given
-        self._held: tuple[str, Rows] | None = None
+        self._held: tuple[str, Table] | None = None
 
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
         """See `Source.poll`."""
@@ -96,8 +69,10 @@ class Folder(Source):
         return {name: count - 1 for name in self._names() if (count := len(self._rows(name)))}
 
     def close(self) -> None:
-        """Forget the file that is in memory."""
-        self._held = None
+        """Let go of the file that is open."""
+        held, self._held = self._held, None
+        if held:
+            held[1].close()
 
     def _names(self) -> list[str]:
         try:
@@ -118,45 +93,33 @@ class Folder(Source):
                 continue
             rows, start = self._rows(name), self._row + 1 if name == self._file else 0
             stop = min(len(rows), start + limit - len(found))
-            found += [rows.record(name, row, self.limit) for row in range(start, stop)]
+            found += [self.record(name, row) for row in range(start, stop)]
         return found
 
-    def _rows(self, name: str) -> Rows:
+    def record(self, name: str, row: int) -> Record:
+        """Return one row of the file `name`.
+
+        Raises:
+            DataError: The file is damaged there.
+        """
+        at, label = {}, None
+        try:
+            at = self._rows(name).row(row)
+            label = at["y"].item() if isinstance(at["y"], np.generic) else at["y"]
+            payload = encode(np.asarray(at["x"]), label, int(at.get("task", -1)), self.limit)
+        except LifelongError as error:  # a row that cannot be written is a dead letter, not the end of the stream
+            payload = f"row {row} of {name}: {error}".encode()
+            if isinstance(error, TooLarge):
+                payload = payload.ljust(self.limit + 1)
+        except DAMAGED as error:
+            raise DataError(f"{self.folder / name} cannot be read at row {row}: {error}") from error
+        return Record(name, row, str(at.get("sid", f"{name}:{row}")), payload, float(at.get("time", 0)))
+
+    def _rows(self, name: str) -> Table:
         if self._held is None or self._held[0] != name:
-            path = self.folder / name
-            try:
-                columns = READERS[path.suffix](path)
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise DataError(f"{path} cannot be read: {error}; write files aside and rename them") from error
-            if len({len(values) for values in columns.values()}) != 1 or not {"x", "y"} <= set(columns):
-                shapes = {key: len(values) for key, values in columns.items()}
-                raise DataError(f"{path} needs x and y of the same length, got {shapes}")
-            self._held = name, Rows(columns)
+            self.close()
+            self._held = name, opened(self.folder / name, self.limit)
         return self._held[1]
-
-
-def _npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in OWN if name in arrays}
-
-
-def _parquet(path: Path) -> dict[str, Any]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise Unavailable("Parquet needs pyarrow: pip install 'lifelong[parquet]'") from error
-    try:
-        table = parquet.read_table(path)
-    except ArrowInvalid as error:
-        raise DataError(f"{path} cannot be read: {error}; write files aside and rename them") from error
-    found: dict[str, Any] = {name: table[name].to_pylist() for name in OWN[1:] if name in table.column_names}
-    if "x" in table.column_names:
-        return {"x": [np.asarray(x, np.float32) for x in table["x"].to_pylist()], **found}
-    features = [table[name].to_numpy() for name in table.column_names if name not in OWN]
-    return {"x": np.stack(features, 1).astype(np.float32), **found} if features else found
-
-
-READERS: Mapping[str, Callable[[Path], dict[str, Any]]] = {".npz": _npz, ".parquet": _parquet}
 
 
 def files_of(path: Path, limit: int, size: int) -> Iterator[list[Record]]:
@@ -175,6 +138,7 @@ def files_of(path: Path, limit: int, size: int) -> Iterator[list[Record]]:
         raise NotFound(f"there is no file {path}")
     if path.suffix not in READERS:
         raise DataError(f"{path} is none of {', '.join(READERS)}; convert it first")
-    rows = Folder(path.parent, limit=limit)._rows(path.name)
-    for start in range(0, len(rows), size):
-        yield [rows.record(path.name, row, limit) for row in range(start, min(start + size, len(rows)))]
+    with Folder(path.parent, limit=limit) as folder:
+        count = len(folder._rows(path.name))
+        for start in range(0, count, size):
+            yield [folder.record(path.name, row) for row in range(start, min(start + size, count))]

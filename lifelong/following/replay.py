@@ -93,7 +93,8 @@ def rebuilt(
     _refuse_unless_repeatable(data, settings)
     _refuse_unless_whole(source.first(), data)
     told = replace(
-        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0, max_dead=1.0,
+        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0,
+        publish_improvement=0.0, max_dead=1.0,
         merge="none",
     )  # fmt: skip
     ends: Sequence[Mapping[str, Any]] = data["ends"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
+
+import numpy as np
 import pytest
 import streams
 import torch
@@ -11,6 +15,7 @@ from lifelong.daemon import Stopped
 from lifelong.following.settings import Follow
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
+from lifelong.sources.folder import Folder
 
 LOOKS = 25  # at a stream that pauses, before a test gives up
 
@@ -114,3 +119,22 @@ def test_a_commit_in_the_middle_of_a_batch_changes_no_bit(tmp_path):
     until(made, lambda: newest(made)["learner"]["counters"]["samples"] == 40, more)
     assert digest(newest(made)["learner"]) == digest(newest(whole)["learner"])
     assert newest(made)["prequential"] == newest(whole)["prequential"]
+
+
+def test_a_damaged_file_is_a_dead_letter_and_one_that_is_late_is_in_the_figures(tmp_path):
+    files = tmp_path / "files"
+    files.mkdir()
+
+    def write(name):
+        np.savez(files / f"{name}.npz", x=np.eye(8, streams.WIDTH, dtype=np.float32), y=np.arange(8) % 3)
+
+    for name in ("b", "c", "d"):
+        write(name)
+    (files / "c.npz").write_bytes(b"PK")
+    os.utime(files / "c.npz", (time.time() - 60,) * 2)
+    made = forever(tmp_path)
+    made.intake.source = Folder(files)
+    until(made, lambda: made.facts()["late"] == 1, lambda: write("a"))
+    facts = made.facts()
+    assert (facts["samples"], facts["dead"], facts["late"]) == (16, 1, 1)
+    assert "b'c.npz is put aside: " in made.intake.dead.letters[0].error

@@ -23,7 +23,7 @@ from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
 from lifelong.following.reload import apply, changes
 from lifelong.following.salvage import salvage
-from lifelong.following.saving import LOCKED, name_of, pin, until_written
+from lifelong.following.saving import LOCKED, introduce, pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -67,8 +67,7 @@ class Follower:
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan, self.settings = plan or Plan(), settings or Follow()
-        self.run_folder, self.about, self.stop = Path(run), dict(about or {}), Event()
-        self._notify = notify
+        self.run_folder, self.about, self.stop, self._notify = Path(run), dict(about or {}), Event(), notify
         told = {**self.about, "recipe": dict(recipe)} if recipe else self.about
         publisher = Publisher(registry, self.settings, self.plan, told, self._tell)
         self.trainee = Trainee(make, self.settings, publisher)
@@ -99,7 +98,7 @@ class Follower:
             Checkpoints(commits, self.settings.keep) as self._commits,
         ):
             same_run(self.run_folder, self.about)
-            self.intake.source.reader = name_of(self.run_folder)
+            introduce(self.intake.source, self.run_folder)
             self._resume()
             while (portion := self._next()) is not None:
                 self._learn(portion)

@@ -54,7 +54,7 @@ class Intake:
         self.source, self.schema, self.settings, self.stop, self.waiting = source, schema, settings, stop, waiting
         self.positions: dict[str, int] = {}
         self.dead = DeadLetters(settings.dead_letters)
-        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0}
+        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0, "late": 0}
         self.span = Span()
         self.recent = [0, 0]  # records, and dead ones among them, of the running thousand
         self.halted = 0.0  # share of dead ones that was too much; until a person has done something about it
@@ -117,7 +117,8 @@ class Intake:
         self.counts["duplicates"] += portion.duplicates
         self.counts["dead"] += len(portion.dead)
         self.counts["gaps"] += self.source.gaps
-        self.source.gaps = 0
+        self.counts["late"] += self.source.late
+        self.source.gaps = self.source.late = 0
 
     def finish(self) -> None:
         """Take note that everything that was there has been learned."""
@@ -148,7 +149,7 @@ class Intake:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
-        self.positions, self.counts = dict(state["positions"]), dict(state["counts"])
+        self.positions, self.counts = dict(state["positions"]), {**self.counts, **state["counts"]}
         self.span.restore(state["span"])
         self._order = deque(state["known"].tolist())
         self._known = set(self._order)

@@ -12,6 +12,7 @@ from lifelong import files
 from lifelong.daemon import Stopped
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
+from lifelong.sources.base import Source
 
 log = logging.getLogger("lifelong.following")
 
@@ -44,9 +45,10 @@ def pin(commits: Checkpoints, registry: Registry, version: int) -> None:
     commits.pin({v: number for v, number in kept.items() if v in wanted})
 
 
-def name_of(run: Path) -> str:
-    """Return the name under which a run notes its position in its source: made once, no other run's."""
+def introduce(source: Source, run: Path) -> None:
+    """Tell a source who reads it, under a name made once that is no other run's, and when it was here last."""
     path = run / READER
     if not path.exists():
         files.write_atomic(path, f"{run.resolve().name}-{secrets.token_hex(4)}\n".encode())
-    return files.read_file(path).decode().strip()
+    source.reader = files.read_file(path).decode().strip()
+    source.left = max((one.stat().st_mtime for one in (run / "checkpoints").glob("[0-9]*")), default=0.0)

@@ -40,8 +40,8 @@ class Follow:
         keep: Commits that are retained.
         publish_samples: Samples between two candidates; 0 is never.
         publish_seconds: Time between two candidates; 0 is never.
-        publish_improvement: Rise (0..1) of the accuracy above its lowest since the last candidate at which another is due:
-            of the test-then-train figure `recent`, or of the canary's where there is one; 0 is never. Looked at
+        publish_improvement: Rise (0..1) of the accuracy above its lowest since the last candidate at which another is
+            due: of the test-then-train figure `recent`, or of the canary's where there is one; 0 is never. Looked at
             every `commit_every` steps.
         held_out_capacity: Samples that the gate judges on, at most; equal room for each class.
         merge: What goes to the gate: `none`: the weights as they are; `ema`: averaged with the version published last;

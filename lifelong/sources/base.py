@@ -53,6 +53,7 @@ class Source(ABC):
     sequential: bool = False  # partitions are read one after the other: only the last position matters
     counted: bool = True  # offsets grow by about 1 for each record, so that a difference says how many
     room: int = 256 * 2**20  # bytes of payload that a poll returns at most, beside one record; where a source can tell
+    left: float = 0.0  # when whoever reads was here last, in seconds since 1970; 0 is that nobody knows
     reader: str = "trainer"  # whose position `commit_hint` tells, where a source keeps those of several
 
     def __init__(self, on_gap: str = "error", limit: int = LIMIT) -> None:
@@ -60,6 +61,7 @@ class Source(ABC):
             raise UnknownName.among("way to treat a gap", on_gap, ON_GAP)
         self.on_gap, self.limit = on_gap, limit
         self.gaps = 0  # that were skipped
+        self.late = 0  # files that came where nobody reads any more
 
     @abstractmethod
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:

@@ -12,7 +12,7 @@ import streams
 from typed import run
 
 from lifelong.daemon import Stopped
-from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.errors import ConfigError, DataError, LifelongError, NotFound, UnknownName
 from lifelong.locks import FileLock
 
 
@@ -49,6 +49,21 @@ def test_files_are_appended_once_shown_and_trimmed(tmp_path):
     assert json.loads(run("stream", "trim", log, "--keep", 10, "--json")) == {"deleted": 230}
     with pytest.raises(ConfigError, match="either --keep N or --read"):
         run("stream", "trim", log)
+
+
+def test_a_file_of_the_same_name_with_other_samples_is_refused_and_not_left_out(tmp_path):
+    log, folders = tmp_path / "log", [tmp_path / day for day in ("monday", "tuesday")]
+    for i, folder in enumerate(folders):
+        folder.mkdir()
+        blobs(folder / "a.npz", 20 + i)
+    files = [folder / "a.npz" for folder in folders]
+    for _ in range(2):
+        run("stream", "append", log, files[0])
+    with pytest.raises(DataError, match=r"tuesday/a.npz has a sample 'a.npz:0', and the log has another"):
+        run("stream", "append", log, files[1])
+    for appended in (21, 0):
+        told = json.loads(run("stream", "append", log, files[1], "--prefix", "tuesday-", "--json"))
+        assert told["appended"] == appended
 
 
 def test_trimming_what_was_read_waits_for_every_run_until_it_is_forgotten(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lifelong.commands import tables
-from lifelong.errors import ConfigError, LifelongError, NotFound
+from lifelong.errors import ConfigError, DataError, LifelongError, NotFound
 from lifelong.following.dead import DeadLetters
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.locks import FileLock
@@ -28,12 +28,24 @@ def append(*, log: Path, files: Sequence[Path], prefix: str, as_json: bool) -> N
     with Log(log, create=True) as made:
         for path in files:
             for records in files_of(path, made.limit, ROWS):
-                new += made.append((prefix + r.sid, _fitting(r.payload, made.limit)) for r in records)
+                named = [(prefix + r.sid, _fitting(r.payload, made.limit)) for r in records]
+                _refuse_others(made, path, named)
+                new += made.append(named)
                 seen += len(records)
     if as_json:
         tables.emit({"log": str(log), "appended": new, "there_already": seen - new})
     else:
         click.echo(f"appended {new} samples to {log}; {seen - new} were there already")
+
+
+def _refuse_others(log: Log, path: Path, records: Sequence[tuple[str, bytes]]) -> None:
+    """Raise `DataError` for a sample whose id another one has: leaving it out would lose it."""
+    for sid, payload in records:
+        if log.payload(sid) not in (None, payload):
+            raise DataError(
+                f"{path} has a sample {sid!r}, and the log has another one of that id; give the samples of this "
+                "file ids of their own with --prefix"
+            )
 
 
 def _fitting(payload: bytes, limit: int) -> bytes:

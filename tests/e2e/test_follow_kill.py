@@ -152,7 +152,8 @@ def test_sigterm_commits_a_second_trainer_is_refused_and_the_same_command_goes_o
 
     def until(count: int) -> None:
         deadline = time.monotonic() + 120
-        while samples() < count and time.monotonic() < deadline:
+        while samples() < count:
+            assert time.monotonic() < deadline, f"{samples()} samples of {count} after two minutes"
             time.sleep(0.1)
 
     first = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -210,7 +210,7 @@ def same_run(folder: Path, about: Mapping[str, Any]) -> None:
     different = sorted(k for k in {*about, *found} if about.get(k) != found.get(k))
     if different:
         raise ConfigError(
-            f"{folder} holds another run (its {', '.join(different)} differ); "
+            f"{folder} holds another run (its {', '.join(different)} differ{'s' * (len(different) == 1)}); "
             f"use another --run folder, or delete this one"
         )
 

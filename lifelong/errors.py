@@ -6,6 +6,7 @@ LifelongError            exit 1  HTTP 500
 │   └── UnknownName      exit 2  HTTP 404   no plug-in, option or version of that name
 ├── DataError            exit 3  HTTP 400   samples or vectors of a wrong shape, type or value
 │   ├── TooLarge         exit 3  HTTP 413   a request or a record over the limit
+│   ├── Halted           exit 12 HTTP 409   too much of a stream cannot be learned; a person has to look
 │   └── NotFinite        exit 3  HTTP 400   a model's answer to these samples is NaN or infinite
 ├── NotFound             exit 4  HTTP 404   a file, folder, data set or id that is not there
 ├── ArtifactError        exit 5  HTTP 409   a snapshot, checkpoint or segment that is damaged or foreign
@@ -73,6 +74,13 @@ class TooLarge(DataError):
     """A request or record is over the limit."""
 
     http_status = 413
+
+
+class Halted(DataError):
+    """Too many records of a stream cannot be learned; the run waits for a person, and starts again to no avail."""
+
+    exit_code = 12
+    http_status = 409
 
 
 class NotFinite(DataError):

@@ -93,6 +93,7 @@ SERVING: tuple[Metric, ...] = (
 TRAINING: tuple[Metric, ...] = (
     Metric("lifelong_train_samples_total", "counter", "Samples learned since the run began."),
     Metric("lifelong_train_duplicates_total", "counter", "Records left out because their sample had been learned."),
+    Metric("lifelong_train_late_files_total", "counter", "Files that sort before what was read when they came."),
     Metric("lifelong_train_lag_records", "gauge", "Records that are there and were not learned yet."),
     Metric("lifelong_train_loss", "gauge", "Loss of the last step."),
     Metric("lifelong_train_accuracy", "gauge", "Share that was right before it was learned, 0..1.", ("who",)),

@@ -133,7 +133,7 @@ def test_a_finished_run_is_left_alone(tmp_path):
 def test_a_folder_of_another_run_is_refused_by_name(tmp_path):
     Trainer(learner(), stream(), tmp_path, plan=PLAN, about={"lr": 0.1}).run()
 
-    with pytest.raises(ConfigError, match="its lr differ"):
+    with pytest.raises(ConfigError, match="its lr differs"):
         Trainer(learner(), stream(), tmp_path, plan=PLAN, about={"lr": 0.2}).run()
     assert json.loads((tmp_path / "run.json").read_text())["lr"] == 0.1
 

@@ -173,7 +173,7 @@ def test_two_in_one_folder_and_another_run_are_refused(tmp_path):
 
     first.watch(second)
     first.run()
-    with pytest.raises(ConfigError, match="its lr differ"):
+    with pytest.raises(ConfigError, match="its lr differs"):
         follower(stream, tmp_path / "run", about={"lr": 2}).run()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from lifelong.errors import (
     UnknownName,
 )
 from lifelong.sources.log import Log
+from lifelong.sources.record import decode
 
 REAL = [pytest.mark.e2e, pytest.mark.slow]
 KINDS = [
@@ -291,7 +293,74 @@ def test_a_row_that_cannot_be_written_comes_as_what_cannot_be_read(tmp_path):
     assert b"label" in found[0].payload
 
 
-def test_a_file_that_is_damaged_is_named(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"PK nothing")
-    with opened(str(tmp_path)) as source, pytest.raises(DataError, match=r"a\.npz cannot be read"):
-        source.poll(1)
+def parts(folder, *names):
+    """Files of two rows each; the ids are those of the files."""
+    import numpy as np
+
+    for name in names:
+        np.savez(folder / f"{name}.npz", x=np.zeros((2, 3), np.float32), y=np.array([0, 1]))
+
+
+def cut(path):
+    """Half a file, since a minute ago."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    os.utime(path, (time.time() - 60,) * 2)
+
+
+def test_a_file_that_is_damaged_is_put_aside_by_name_and_the_next_one_is_read(tmp_path, caplog):
+    parts(tmp_path, "a", "b", "c")
+    cut(tmp_path / "b.npz")
+    with opened(str(tmp_path)) as source:
+        found = source.poll(10)
+        assert [(r.partition, r.offset) for r in found] == [
+            ("a.npz", 0), ("a.npz", 1), ("b.npz", 0), ("c.npz", 0), ("c.npz", 1),
+        ]  # fmt: skip
+        with pytest.raises(DataError, match=r"b\.npz is put aside: .*b\.npz cannot be read"):
+            decode(found[2].payload)
+        assert caplog.text.count("it is put aside as a dead letter") == 1
+        assert source.poll(10) == []
+        assert source.last() == {"a.npz": 1, "b.npz": 0, "c.npz": 1}
+        source.seek({"b.npz": 0})
+        assert [r.partition for r in source.poll(10)] == ["c.npz", "c.npz"]
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(tmp_path, caplog):
+    parts(tmp_path, "a", "b", "c")
+    whole = (tmp_path / "b.npz").read_bytes()
+    (tmp_path / "b.npz").write_bytes(whole[:100])
+    with opened(str(tmp_path)) as source:
+        assert [r.partition for r in source.poll(10)] == ["a.npz", "a.npz"]
+        assert source.poll(10) == []
+        assert caplog.text.count("looked at again") == 1
+        (tmp_path / "b.npz").write_bytes(whole)
+        assert [r.partition for r in source.poll(10)] == ["b.npz", "b.npz", "c.npz", "c.npz"]
+
+
+def test_a_file_that_comes_too_late_for_its_name_is_said_and_counted_once(tmp_path, caplog):
+    """While somebody reads, and while nobody did; those that were there before are no news."""
+    parts(tmp_path, "part-08", "part-9")
+    with opened(str(tmp_path)) as source:
+        assert len(source.poll(10)) == 4
+        parts(tmp_path, "part-10")
+        assert source.poll(10) == source.poll(10) == []
+        assert source.late == 1
+        assert caplog.text.count("part-10.npz sorts before part-9.npz and came after it") == 1
+        parts(tmp_path, "part-91")
+        assert [r.partition for r in source.poll(10)] == ["part-91.npz"] * 2
+    time.sleep(0.05)
+    left = time.time()
+    time.sleep(0.05)
+    parts(tmp_path, "part-11")
+    with opened(str(tmp_path)) as source:
+        source.left = left
+        source.seek({"part-91.npz": 1})
+        assert source.poll(10) == []
+        assert source.late == 1
+        assert "part-11.npz sorts before part-91.npz" in caplog.text
+
+
+def test_a_poll_of_files_stops_where_there_is_no_more_room(tmp_path):
+    parts(tmp_path, "a", "b")
+    with opened(str(tmp_path)) as source:
+        source.room = 1
+        assert [len(source.poll(10)) for _ in range(5)] == [1, 1, 1, 1, 0]

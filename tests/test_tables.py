@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -95,8 +98,10 @@ def test_what_is_damaged_within_is_named_with_its_row(tmp_path):
     data = bytearray((tmp_path / "a.npz").read_bytes())
     data[len(data) // 2] ^= 255
     (tmp_path / "a.npz").write_bytes(data)
+    os.utime(tmp_path / "a.npz", (time.time() - 60,) * 2)
     with Folder(tmp_path) as source, pytest.raises(DataError, match=r"a\.npz cannot be read at row \d+"):
-        source.poll(N)
+        for record in source.poll(N):
+            decode(record.payload)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,8 @@ def test_published_versions_are_made_again_bit_for_bit(name, tmp_path):
         assert said["identical"], said
         assert said["sha256"]["published"] == said["sha256"]["replayed"]
 
+    with Log(log) as found:  # whoever makes a version again is no reader
+        assert list(found.facts()["readers"]) == [(tmp_path / name / "run" / "reader").read_text().strip()]
     with Log(log) as found:  # other samples at the beginning; some of eight are not the gate's
         found._db.execute(
             'UPDATE records SET payload = (SELECT payload FROM records WHERE "offset" = 9) WHERE "offset" < 9'

@@ -57,7 +57,7 @@ def quick(monkeypatch):
 def test_only_what_does_not_touch_the_past_may_change():
     now = Follow(window="count:5")
     other = {"commit_seconds": 1.0, "dead_letters": 5, "keep": 9, "max_dead": 0.1,
-             "publish_samples": 7, "publish_seconds": 3.0}  # fmt: skip
+             "publish_samples": 7, "publish_seconds": 3.0, "publish_improvement": 0.1}  # fmt: skip
     assert set(other) == set(MAY_CHANGE)
     assert changes(now, Follow(window="count:5", **other)) == other
     assert changes(now, now) == {}

@@ -13,8 +13,9 @@ from typing import Any
 import click
 import torch
 
-from lifelong import compose, files
-from lifelong.commands import systemd, tables
+from lifelong import compose
+from lifelong.commands import tables
+from lifelong.commands.arrival import Arrival, shape
 from lifelong.commands.config import again
 from lifelong.commands.instruments import Instruments
 from lifelong.commands.recipe import Recipe
@@ -22,20 +23,20 @@ from lifelong.commands.systemd import Systemd
 from lifelong.commands.train import device_of, stop_by_signal
 from lifelong.commands.watch import Lines, Observer, Watch
 from lifelong.daemon import Stopped
-from lifelong.errors import ConfigError, LifelongError
+from lifelong.errors import ConfigError
 from lifelong.following.along import END, leading
 from lifelong.following.follower import Follower
 from lifelong.following.health import NAME, Health
 from lifelong.following.publisher import Publisher
+from lifelong.following.saving import LOCKED
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
 from lifelong.learning import Learner
 from lifelong.learning.ranks import joined
+from lifelong.locks import FileLock
 from lifelong.plan import Plan
 from lifelong.release.locate import locate as located
-from lifelong.sources.base import Source
 from lifelong.sources.locate import locate
-from lifelong.sources.record import decode
 from lifelong.telemetry import listen
 
 BOUND = (
@@ -111,23 +112,35 @@ def run(
             if (spec := ranks.told(None)) != END:
                 Trainee(making(spec), told, publisher).along()
             return
-        with leading(ranks), locate(source, on_gap=told.on_gap, limit=told.record_bytes) as found:
-            spec = compose.model_spec(model, _shape(run_folder, found), strategy, model_set)
+        with leading(ranks), locate(source, on_gap=told.on_gap, limit=told.record_bytes, patient=True) as found:
+            where = located(registry, create=True, copy=run_folder / "registry") if registry else None
+            observers = _observers(health_file or run_folder / NAME, metrics_port, metrics_host, as_json)
+            stop, arrival = Event(), Arrival(observers)
+            stop_by_signal(stop)
+            run_folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(run_folder / ".lock", LOCKED):
+                inputs = shape(run_folder, model, model_set, None if allow_major else where, found, stop, arrival,
+                               told.until == "end")  # fmt: skip
+            if inputs is None:
+                arrival.beat("stopped", now=True)
+                click.echo("stopped before the first samples; the same command begins anew")
+                return
+            spec = compose.model_spec(model, inputs, strategy, model_set)
             about = {
                 "source": PurePath(source).name, "stream": {name: getattr(told, name) for name in BOUND},
                 "strategy": strategy, "settings": list(settings),
                 "model": spec, "optim": f"{optimizer} lr={lr} momentum={momentum} weight_decay={weight_decay}",
                 "batch_size": batch_size, "held_out": held_out, "seed": seed, **besides, **ranks.about,
             }  # fmt: skip
-            where = located(registry, create=True, copy=run_folder / "registry") if registry else None
             ranks.tell(spec)
             follower = Follower(
                 making(spec), found, run_folder, registry=where, plan=plan, settings=told, about=about,
                 recipe=recipe(spec).plain(),
             )  # fmt: skip
-            observers = _observers(health_file or run_folder / NAME, metrics_port, metrics_host, as_json)
             watch = Watch(follower, observers, again(config, given) if config else None)
             watch.obey()
+            if stop.is_set():  # a signal came in between
+                follower.stop.set()
             _until_stopped(watch, as_json)
 
 
@@ -155,22 +168,3 @@ def _observers(health: Path, metrics_port: int | None, metrics_host: str, as_jso
         click.echo(f"metrics are on http://{metrics_host}:{port}/metrics", err=True)
         found.append(instruments)
     return found
-
-
-def _shape(run_folder: Path, source: Source) -> list[int]:
-    """Return the shape of a sample: the run's, or else that of the first one in the stream."""
-    path = run_folder / "run.json"
-    if path.exists():
-        known: list[int] = files.parse_json(files.read_file(path))["model"]["backbone"]["inputs"]
-        return known
-    said = False
-    while True:
-        for record in source.poll(64, 1.0):
-            try:
-                return list(decode(record.payload, source.limit).x.shape)
-            except LifelongError:
-                continue  # it becomes a dead letter when the run gets to it
-        systemd.notify("WATCHDOG=1" if said else "READY=1\nSTATUS=waiting for the first sample\nWATCHDOG=1")
-        if not said:
-            click.echo("waiting for the first sample, which says what all look like", err=True)
-            said = True

@@ -17,6 +17,11 @@ from lifelong.learning.prequential import Prequential
 def run(*, run_folder: Path, health_file: Path | None, as_json: bool) -> None:
     """Print counts, figures and positions of the newest commit, how old it is, who is running, and its health."""
     folder = run_folder / "checkpoints"
+    told = health.read(health_file or run_folder / health.NAME)
+    if not folder.is_dir() and told is not None:  # it waits for its first samples
+        facts = {"running": _holder(run_folder / ".lock"), "state": told["state"], "health_age_seconds": told["age"]}
+        tables.emit(facts) if as_json else tables.show(f"{run_folder}", ["what", "value"], list(facts.items()))
+        return
     if not folder.is_dir():
         raise NotFound(f"there is no run in {run_folder}; name the folder given to lifelong train --run")
     commits = Checkpoints(folder)
@@ -25,7 +30,7 @@ def run(*, run_folder: Path, health_file: Path | None, as_json: bool) -> None:
         raise NotFound(f"{run_folder} has no commit yet")
     age = time.time() - (folder / f"{commits.numbers()[-1]:08d}").stat().st_mtime
     facts = {"running": _holder(run_folder / ".lock"), "commit": commits.numbers()[-1], "commit_age_seconds": age}
-    if (told := health.read(health_file or run_folder / health.NAME)) is not None:
+    if told is not None:
         facts |= {"state": told["state"], "health_age_seconds": told["age"], "lag": told["lag"]}
     facts |= _of_stream(state) if "intake" in state else _of_scenario(state)
     if as_json:
@@ -43,7 +48,8 @@ def _of_stream(state: dict[str, Any]) -> dict[str, Any]:
     return {
         **state["learner"]["counters"], **intake["counts"], "labels": len(state["learner"]["labels"]),
         "window": state["windows"]["index"], "letters": len(intake["dead"]["letters"]), "version": publisher["last"],
-        "published": publisher["published"], "refused": publisher["refused"], **figures.figures(), **canary.figures(),
+        "published": publisher["published"], "refused": publisher["refused"], "halted": intake.get("halted", 0.0),
+        **figures.figures(), **canary.figures(),
         "positions": intake["positions"],
     }  # fmt: skip
 

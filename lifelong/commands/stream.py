@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lifelong.commands import tables
-from lifelong.errors import ConfigError, LifelongError, NotFound
+from lifelong.errors import ConfigError, DataError, LifelongError, NotFound
 from lifelong.following.dead import DeadLetters
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.locks import FileLock
@@ -28,12 +28,24 @@ def append(*, log: Path, files: Sequence[Path], prefix: str, as_json: bool) -> N
     with Log(log, create=True) as made:
         for path in files:
             for records in files_of(path, made.limit, ROWS):
-                new += made.append((prefix + r.sid, _fitting(r.payload, made.limit)) for r in records)
+                named = [(prefix + r.sid, _fitting(r.payload, made.limit)) for r in records]
+                _refuse_others(made, path, named)
+                new += made.append(named)
                 seen += len(records)
     if as_json:
         tables.emit({"log": str(log), "appended": new, "there_already": seen - new})
     else:
         click.echo(f"appended {new} samples to {log}; {seen - new} were there already")
+
+
+def _refuse_others(log: Log, path: Path, records: Sequence[tuple[str, bytes]]) -> None:
+    """Raise `DataError` for a sample whose id another one has: leaving it out would lose it."""
+    for sid, payload in records:
+        if log.payload(sid) not in (None, payload):
+            raise DataError(
+                f"{path} has a sample {sid!r}, and the log has another one of that id; give the samples of this "
+                "file ids of their own with --prefix"
+            )
 
 
 def _fitting(payload: bytes, limit: int) -> bytes:
@@ -58,11 +70,16 @@ def show(*, source: str, last: int, as_json: bool) -> None:
         tables.show("Last records", columns, list(rows))
 
 
-def trim(*, log: Path, keep: int | None, read: bool, as_json: bool) -> None:
-    """Delete what is old enough."""
-    if (keep is None) == (not read):
-        raise ConfigError("say what may go: either --keep N or --read")
+def trim(*, log: Path, keep: int | None, read: bool, forget: Sequence[str], as_json: bool) -> None:
+    """Forget readers, and delete what is old enough."""
+    if (keep is not None and read) or (keep is None and not read and not forget):
+        raise ConfigError("say what may go: either --keep N or --read; or name a reader with --forget")
     with Log(log) as found:
+        for reader in forget:
+            found.forget(reader)
+        if keep is None and not read:
+            tables.emit({"deleted": 0}) if as_json else click.echo(f"forgot {', '.join(forget)}")
+            return
         readers: Any = found.facts()["readers"]
         if read and not readers:
             raise ConfigError(f"nobody has committed a position in {log}; use --keep")
@@ -101,19 +118,25 @@ def dead_drop(*, run_folder: Path, numbers: Sequence[int]) -> None:
 
 def _edit(run_folder: Path, change: Callable[[DeadLetters], int]) -> int:
     """Commit a changed queue; everything else of the newest commit stays."""
-    commits, state = _state(run_folder)
+    _folder(run_folder)
     with FileLock(run_folder / ".lock", "stop the trainer first"):
+        commits, state = _state(run_folder)  # only now: a trainer may have gone on until here
         dead = _letters(state)
         count = change(dead)
-        commits.commit({**state, "intake": {**state["intake"], "dead": dead.state()}})
+        commits.commit({**state, "intake": {**state["intake"], "dead": dead.state(), "halted": 0.0}})
     return count
 
 
-def _state(run_folder: Path) -> tuple[Checkpoints, dict[str, Any]]:
+def _folder(run_folder: Path) -> Path:
     folder = run_folder / "checkpoints"
     if not folder.is_dir():
         raise NotFound(f"there is no run in {run_folder}; name the folder given to lifelong train --run")
-    commits = Checkpoints(folder, keep=3)
+    return folder
+
+
+def _state(run_folder: Path) -> tuple[Checkpoints, dict[str, Any]]:
+    commits = Checkpoints(_folder(run_folder))
+    commits.keep = len(commits.numbers()) + 1  # how many stay is for the run to say
     state = commits.latest()
     if state is None or "intake" not in state:
         raise NotFound(f"{run_folder} holds no commit of a run over a source")

@@ -22,7 +22,7 @@ def stream() -> None:
 @stream.command("append")
 @LOG
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--prefix", default="", help="Put before the sample ids; samples without one are FILE:ROW.")
+@click.option("--prefix", default="", help="Put before the sample ids; else FILE:ROW, FILE without its folder.")
 @JSON
 def stream_append(**options: Any) -> None:  # noqa: ANN401
     """Append the samples of .npz and .parquet files, or of folders of them, to an embedded log; make it if need be."""
@@ -46,6 +46,7 @@ def stream_show(**options: Any) -> None:  # noqa: ANN401
 @LOG
 @click.option("--keep", type=int, help="The newest so many stay.")
 @click.option("--read", is_flag=True, help="What every reader has committed goes.")
+@click.option("--forget", multiple=True, metavar="READER", help="Wait no more for a run that is gone.")
 @JSON
 def stream_trim(**options: Any) -> None:  # noqa: ANN401
     """Delete old records of an embedded log."""

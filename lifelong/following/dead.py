@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, final
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, final
 
 import torch
 
@@ -37,6 +37,13 @@ class Letter:
     whole: bool = True
     reason: str = "record"
 
+    @classmethod
+    def of(cls, record: Record, error: str, whole: bool = True, reason: str = "record", number: int = 0) -> Self:
+        """Return a letter with as much of the record as is kept."""
+        payload = record.payload[:KEPT_BYTES]
+        whole = whole and len(payload) == len(record.payload)
+        return cls(replace(record, payload=payload), error, number, whole, reason)
+
 
 @final
 @dataclass(slots=True)
@@ -59,17 +66,18 @@ class DeadLetters:
     lost: int = 0
     reasons: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
-    def add(self, letters: Iterable[Letter]) -> None:
-        """Keep letters, with numbers of their own."""
+    def add(self, letters: Iterable[Letter], lose: bool = True) -> None:
+        """Keep letters, with numbers of their own.
+
+        Args:
+            letters: In order.
+            lose: The oldest go where there are too many; not while a person has to look at them.
+        """
         for letter in letters:
             self.total += 1
             self.reasons[letter.reason] += 1
-            record, error = letter.record, letter.error
-            payload = record.payload[:KEPT_BYTES]
-            whole = len(payload) == len(record.payload) and letter.whole
-            kept = Record(record.partition, record.offset, record.sid, payload, record.time)
-            self.letters.append(Letter(kept, error, self.total, whole, letter.reason))
-        if (over := len(self.letters) - self.capacity) > 0:
+            self.letters.append(Letter.of(letter.record, letter.error, letter.whole, letter.reason, self.total))
+        if lose and (over := len(self.letters) - self.capacity) > 0:
             self.lost += over
             del self.letters[:over]
             log.warning("more than %d dead letters: the oldest %d are gone; look at the producer", self.capacity, over)

@@ -13,7 +13,7 @@ def facts(trainee: Trainee, intake: Intake) -> dict[str, Any]:
     """Return counts, figures, the newest version and what the strategy says of itself."""
     publisher, counters = trainee.publisher, trainee.learner.counters
     return {
-        **intake.counts, **counters,
+        **intake.counts, "late": intake.counts["late"] + intake.source.late, **counters,
         "window": trainee.windows.index, "loss": trainee.loss, "letters": len(intake.dead.letters),
         "version": publisher.last, "published": publisher.published, "refused": publisher.refused,
         **trainee.prequential.figures(), **trainee.canary.figures(), **trainee.learner.strategy.summary(),

@@ -15,10 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, final
 
-import torch
-
 from lifelong.daemon import Notify, Stopped, same_run
-from lifelong.errors import DataError
 from lifelong.following.facts import facts
 from lifelong.following.guard import finite
 from lifelong.following.intake import Intake
@@ -26,7 +23,7 @@ from lifelong.following.portion import Portion
 from lifelong.following.publisher import Publisher
 from lifelong.following.reload import apply, changes
 from lifelong.following.salvage import salvage
-from lifelong.following.saving import pin, until_written
+from lifelong.following.saving import LOCKED, introduce, pin, until_written
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
@@ -70,15 +67,12 @@ class Follower:
         recipe: Mapping[str, Any] | None = None,
     ) -> None:
         self.plan, self.settings = plan or Plan(), settings or Follow()
-        self.run_folder, self.about, self.stop = Path(run), dict(about or {}), Event()
-        self._notify = notify
+        self.run_folder, self.about, self.stop, self._notify = Path(run), dict(about or {}), Event(), notify
         told = {**self.about, "recipe": dict(recipe)} if recipe else self.about
         publisher = Publisher(registry, self.settings, self.plan, told, self._tell)
         self.trainee = Trainee(make, self.settings, publisher)
-        model = self.trainee.learner.model
-        dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        schema = Schema(model.input_shape, dtype, self.settings.max_classes)
-        self.intake = Intake(source, schema, self.settings, self.stop, self._waits)
+        schema = Schema.of(self.trainee.learner.model, self.settings.max_classes)
+        self.intake = Intake(source, schema, self.settings, self.stop, self._idle)
         self._careful = -1  # up to this step every one is taken so that it can be taken back
         self._committed = 0.0, 0  # when, and after how many steps
         self._saved: dict[str, int] = {}  # positions of that commit
@@ -94,16 +88,17 @@ class Follower:
             Locked: Another process runs in this folder.
             ConfigError: The folder holds a run of something else.
             RetentionGap: Records were deleted before they were learned.
-            DataError: Too many records cannot be learned.
+            Halted: Too many records cannot be learned, in this life or in the one before.
             Stopped: `stop` was set; everything is committed.
         """
         self.run_folder.mkdir(parents=True, exist_ok=True)
         commits = self.run_folder / "checkpoints"
         with (
-            FileLock(self.run_folder / ".lock", "wait for it or use another folder"),
+            FileLock(self.run_folder / ".lock", LOCKED),
             Checkpoints(commits, self.settings.keep) as self._commits,
         ):
             same_run(self.run_folder, self.about)
+            introduce(self.intake.source, self.run_folder)
             self._resume()
             while (portion := self._next()) is not None:
                 self._learn(portion)
@@ -167,19 +162,25 @@ class Follower:
 
     def _when_due(self) -> None:
         """Publish and commit if it is time, and say how far we are."""
-        poisoned = self.intake.poisoned()
+        if self.intake.halted:
+            self._commit()
+            self.intake.refuse_if_halted(self.run_folder)
         if self.trainee.publisher.wants():  # before a commit: one that is due must never look as if it were not
             self._publish()
-        moment, steps = self._committed
-        late = time.monotonic() - moment >= self.settings.commit_seconds > 0
-        if poisoned or late or self._steps - steps >= self.plan.commit_every:
-            self._commit(wait=poisoned)
-        if poisoned:
-            raise DataError(
-                f"more than {self.settings.max_dead:.0%} of the last records could not be learned; "
-                f"look at them (lifelong dead list {self.run_folder}), or raise max_dead"
-            )
+        if self._late() or self._steps - self._committed[1] >= self.plan.commit_every:
+            self._commit(wait=False)
         self._tell("step", self.facts())
+
+    def _late(self) -> bool:
+        return time.monotonic() - self._committed[0] >= self.settings.commit_seconds > 0
+
+    def _idle(self, why: str) -> None:
+        """Say that there is nothing to learn, and do what the clock asks for all the same."""
+        self._waits(why)
+        if self.trainee.publisher.wants():
+            self._publish()
+        elif self._late() and (self._steps, self.intake.positions) != (self._committed[1], self._saved):
+            self._commit(wait=False)
 
     def _publish(self) -> None:
         publisher, before = self.trainee.publisher, self.trainee.publisher.published
@@ -211,8 +212,9 @@ class Follower:
             self._commit()
             return
         self._restore(state)
+        self.intake.refuse_if_halted(self.run_folder)
+        self._committed, self._saved = (time.monotonic(), self._steps), dict(self.intake.positions)
         self.intake.seek()
-        self._committed = time.monotonic(), self._steps
         self._tell("resumed", self.facts())
         if self.trainee.publisher.due:
             self._publish()
@@ -234,8 +236,7 @@ class Follower:
         return {**self.trainee.state(), "intake": self.intake.state()}
 
     def _copy(self) -> State:
-        copied: State = unpack(*pack(self._state()))
-        return copied
+        return {**unpack(*pack(self._state()))}
 
     def _restore(self, state: State) -> None:
         self.trainee.restore(state)

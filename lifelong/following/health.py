@@ -15,7 +15,7 @@ log = logging.getLogger("lifelong.following")
 
 SECONDS = 5.0  # between two of them
 NAME = "health.json"  # in the folder of a run
-KEPT = ("state", "step", "samples", "positions", "lag", "last_commit", "version", "letters")
+KEPT = ("state", "step", "samples", "positions", "lag", "last_commit", "version", "letters", "late")
 
 
 @final

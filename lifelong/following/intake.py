@@ -11,13 +11,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from threading import Event
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 import torch
 
-from lifelong.errors import LifelongError, Unavailable
+from lifelong.errors import Halted, LifelongError, Unavailable
 from lifelong.following.dead import DeadLetters, Letter
+from lifelong.following.patience import patiently
 from lifelong.following.portion import Portion, Row, identity
 from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
@@ -30,8 +32,8 @@ from lifelong.sources.record import decode
 log = logging.getLogger("lifelong.following")
 
 POLL_SECONDS = 0.2
-RETRY_SECONDS = 5.0  # between two attempts to reach a source that is gone, at most
 MOST_RECORDS = 1024  # that one portion looks at, where few of them can be learned
+T = TypeVar("T")
 
 
 @final
@@ -52,24 +54,28 @@ class Intake:
         self.source, self.schema, self.settings, self.stop, self.waiting = source, schema, settings, stop, waiting
         self.positions: dict[str, int] = {}
         self.dead = DeadLetters(settings.dead_letters)
-        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0}
+        self.counts = {"records": 0, "duplicates": 0, "dead": 0, "gaps": 0, "replayed": 0, "late": 0}
         self.span = Span()
         self.recent = [0, 0]  # records, and dead ones among them, of the running thousand
+        self.halted = 0.0  # share of dead ones that was too much; until a person has done something about it
         self._order: deque[int] = deque()
         self._known: set[int] = set()
         self._queue: deque[Record] = deque()
         self._read: dict[str, int] = {}
-        self.ended = False
+        self._largest = settings.record_bytes  # record that is to be expected
+        self.ended = self._moved = False
 
     def next(self, size: int, windows: Windows, labels: Iterable[Label]) -> Portion | None:
         """Return the next portion of up to `size` samples, None if the run is to stop or nothing more is there.
+
+        It is empty if whoever was told of the waiting had us read on from somewhere else.
 
         Raises:
             RetentionGap: Records were deleted unread, and that is an error here.
         """
         portion, known, new = Portion(positions=dict(self.positions)), set(labels), set[int]()
         room = size if windows.room is None else min(size, windows.room)
-        deadline = None
+        deadline, self._moved = None, False
         while len(portion.rows) < room and portion.records < max(MOST_RECORDS, 8 * size):
             record = self._next(portion.replayed, deadline)
             if record is None:
@@ -89,6 +95,8 @@ class Intake:
                 new.add(row.id)
                 known.add(row.sample.y)
                 deadline = deadline or (time.monotonic() + self.settings.linger if self.settings.linger else None)
+        if self._moved and not self.stop.is_set():
+            return Portion(positions=dict(self.positions))
         if self.stop.is_set() or not portion.records:
             return None  # what was read is read again after the next start
         return portion
@@ -101,15 +109,16 @@ class Intake:
         while len(self._order) > self.settings.dedup:
             self._known.discard(self._order.popleft())
         del self.dead.again[: portion.replayed]
-        self.dead.add(portion.dead)
+        self._weigh(portion)
+        self.dead.add(portion.dead, lose=not self.halted)
         self.positions = portion.positions
         self.counts["replayed"] += portion.replayed
         self.counts["records"] += portion.records
         self.counts["duplicates"] += portion.duplicates
         self.counts["dead"] += len(portion.dead)
         self.counts["gaps"] += self.source.gaps
-        self.source.gaps = 0
-        self.recent = [self.recent[0] + portion.records, self.recent[1] + len(portion.dead)]
+        self.counts["late"] += self.source.late
+        self.source.gaps = self.source.late = 0
 
     def finish(self) -> None:
         """Take note that everything that was there has been learned."""
@@ -120,41 +129,51 @@ class Intake:
         told = {key: self.counts[key] for key in ("records", "replayed", "gaps")}
         return {**told, "positions": dict(self.positions), **self.span.state()}
 
-    def poisoned(self) -> bool:
-        """Return whether too many of the last thousand records were dead; then count anew."""
-        records, dead = self.recent
-        if records < 1000:
-            return False
-        self.recent = [0, 0]
-        return self.settings.max_dead < 1 and dead > self.settings.max_dead * records
+    def refuse_if_halted(self, run: Path) -> None:
+        """Raise `Halted` if too many records were dead, by the settings of now; else that is forgotten."""
+        if self.halted > self.settings.max_dead:
+            raise Halted(
+                f"{self.halted:.0%} of the last records could not be learned, more than max_dead; nothing more is read "
+                f"before something is done: look at them (lifelong dead list {run}), then have them tried again "
+                "(lifelong dead replay) or drop them (lifelong dead drop), or raise max_dead"
+            )
+        self.halted = 0.0
 
     def state(self) -> dict[str, Any]:
         """Return positions, the ids seen last, dead letters and counts."""
         return {
             "positions": dict(self.positions), "known": torch.tensor(list(self._order), dtype=torch.int64),
             "dead": self.dead.state(), "counts": dict(self.counts), "recent": list(self.recent),
-            "span": self.span.state(),
+            "span": self.span.state(), "halted": self.halted,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave; `seek` then goes to its positions in the source."""
-        self.positions, self.counts = dict(state["positions"]), dict(state["counts"])
+        self.positions, self.counts = dict(state["positions"]), {**self.counts, **state["counts"]}
         self.span.restore(state["span"])
         self._order = deque(state["known"].tolist())
         self._known = set(self._order)
         self.dead.restore(state["dead"])
-        self.recent = list(state["recent"])
+        self.recent, self.halted = list(state["recent"]), state.get("halted", 0.0)  # not in older commits
 
     def seek(self) -> None:
-        """Read on after the saved positions, and forget what was read beyond them."""
+        """Read on after the saved positions, tell the source so, and forget what was read beyond them."""
         self._queue.clear()
-        self._read, self.ended = dict(self.positions), False
+        self._read, self.ended, self._moved = dict(self.positions), False, True
         self._patiently(lambda: self.source.seek(self.positions))
+        self.hint(self.positions)
 
     def hint(self, positions: dict[str, int]) -> None:
         """Tell the source what is on disk; if it is gone just now, the next hint will do."""
         with suppress(Unavailable):
-            self.source.commit_hint(positions) if positions else None
+            self.source.commit_hint(positions)
+
+    def _weigh(self, portion: Portion) -> None:
+        """Look at the share of dead records once in a thousand."""
+        records, dead = self.recent[0] + portion.records, self.recent[1] + len(portion.dead)
+        self.recent = [records, dead] if records < 1000 else [0, 0]
+        if records >= 1000 and self.settings.max_dead < 1 and dead > self.settings.max_dead * records:
+            self.halted = dead / records
 
     def _row(self, record: Record, known: set[Label], portion: Portion) -> Row | None:
         sample = None
@@ -164,7 +183,7 @@ class Intake:
         except LifelongError as error:
             whole = len(record.payload) <= self.settings.record_bytes
             reason = "schema" if sample else "record" if whole else "large"
-            portion.dead.append(Letter(record, str(error), whole=whole, reason=reason))
+            portion.dead.append(Letter.of(record, str(error), whole, reason))
             return None
         return Row(identity(record.sid), sample, record)
 
@@ -184,7 +203,7 @@ class Intake:
         while not self._queue and not self.stop.is_set():
             if deadline is not None and time.monotonic() > deadline:
                 return None
-            found = self._patiently(lambda: self.source.poll(2 * MOST_RECORDS, POLL_SECONDS)) or []
+            found = self._patiently(self._poll) or []
             self._queue.extend(found)
             for record in found:
                 self._read[record.partition] = record.offset
@@ -193,7 +212,16 @@ class Intake:
                 return None
             if not found:
                 self.waiting("")
+            if self._moved:
+                return None
         return self._queue.popleft() if self._queue and not self.stop.is_set() else None
+
+    def _poll(self) -> list[Record]:
+        """Read ahead, so many records that they have room if they are as large as those before."""
+        room = self.source.room = self.settings.queue_bytes
+        found = self.source.poll(max(1, min(2 * MOST_RECORDS, room // self._largest)), POLL_SECONDS)
+        self._largest = max([1, self._largest // 4, *(len(record.payload) for record in found)])
+        return found
 
     def _at_end(self) -> bool:
         if self.source.sequential:
@@ -201,21 +229,5 @@ class Intake:
         last = self._patiently(self.source.last) or {}
         return all(self._read.get(partition, -1) >= offset for partition, offset in last.items())
 
-    def _patiently(self, ask: Any) -> Any:  # noqa: ANN401 - whatever is asked for
-        """Ask the source until it answers, saying once that it does not; None if the run is to stop."""
-        pause, missed = 0.25, 0.0
-        while not self.stop.is_set():
-            try:
-                found = ask()
-            except Unavailable as error:
-                if not missed:
-                    log.warning("%s; trying again until it answers, nothing is lost", error)
-                missed += pause
-                self.waiting(str(error))
-                self.stop.wait(pause)
-                pause = min(2 * pause, RETRY_SECONDS)
-            else:
-                if missed:
-                    log.warning("the source answers again")
-                return found
-        return None
+    def _patiently(self, ask: Callable[[], T]) -> T | None:
+        return patiently(ask, self.stop, self.waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 from lifelong.daemon import PROBE_ROWS, Notify, readable
@@ -23,6 +23,7 @@ from lifelong.types import Batch
 log = logging.getLogger("lifelong.following")
 
 RETRY_SECONDS = 30.0  # after a registry could not be written
+KEPT = ("samples", "asked", "due", "parent", "last", "published", "refused", "accuracy", "lowest")
 SHARES = 10_007  # prime: ids are cut into that many parts
 
 
@@ -32,7 +33,7 @@ class Publisher:
 
     Args:
         registry: Where versions go; None publishes nothing.
-        settings: `publish_samples`, `publish_seconds` and `held_out_capacity`.
+        settings: `publish_samples`, `publish_seconds`, `publish_improvement` and `held_out_capacity`.
         plan: What the gate is told, and the share that is held out.
         about: What is being run, as plain values.
         notify: Told of `published` and `refused`.
@@ -53,11 +54,25 @@ class Publisher:
         self.parent: int | None = None  # the version that was live then
         self.last: int | None = None  # the newest version that was published
         self.published = self.refused = 0
+        self.accuracy = self.lowest = 0.0  # when it was looked at last, and at the worst since the last candidate
         self._since, self._not_before = time.monotonic(), 0.0
 
     def holds(self, number: int) -> bool:
         """Return whether the sample with this id is the gate's, and must not be learned."""
         return number % SHARES < round(self.share * SHARES)
+
+    def look(self, steps: int, accuracy: Callable[[], float]) -> None:
+        """Ask for a candidate if the accuracy has risen by enough.
+
+        Args:
+            steps: So many were taken; it is looked at every `commit_every` of them, whatever the clock says.
+            accuracy: Returns the share (0..1) that is right.
+        """
+        rise = self.settings.publish_improvement
+        if rise and not steps % self.plan.commit_every:
+            self.accuracy = accuracy()
+            self.lowest = min(self.lowest, self.accuracy)
+            self.asked = self.asked or self.accuracy - self.lowest >= rise
 
     def wants(self, ended: bool = False) -> bool:
         """Return whether a candidate is due: after enough samples, enough time, or a boundary that asks for one."""
@@ -105,6 +120,7 @@ class Publisher:
             log.warning("no candidate could be published now: %s; training goes on", error)
             return
         self.samples, self.due, self.asked, self._since = 0, False, False, time.monotonic()
+        self.lowest = self.accuracy
 
     def _record(self, registry: Registry, snapshot: Snapshot, report: Report) -> bool:
         version = registry.publish(snapshot, report) if report.passed else None
@@ -124,13 +140,12 @@ class Publisher:
 
     def state(self) -> dict[str, Any]:
         """Return the gate's samples, and how far the next candidate is."""
-        names = ("samples", "asked", "due", "parent", "last", "published", "refused")
         parts = {"held_out": self.held_out.state(), "merger": self.merger.state()}
-        return {**parts, **{name: getattr(self, name) for name in names}}
+        return {**parts, **{name: getattr(self, name) for name in KEPT}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave."""
-        for name in ("samples", "asked", "due", "parent", "last", "published", "refused"):
-            setattr(self, name, state[name])
+        for name in KEPT:
+            setattr(self, name, state.get(name, 0.0))  # older commits have no accuracy
         self.held_out.restore(state["held_out"])
         self.merger.restore(state["merger"])

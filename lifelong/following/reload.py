@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from lifelong.following.intake import Intake
     from lifelong.following.trainee import Trainee
 
-MAY_CHANGE = ("commit_seconds", "dead_letters", "keep", "max_dead", "publish_samples", "publish_seconds")
+MAY_CHANGE = (
+    "commit_seconds", "dead_letters", "keep", "max_dead", "publish_improvement", "publish_samples", "publish_seconds",
+)  # fmt: skip
 
 
 def changes(now: Follow, wanted: Follow) -> dict[str, Any]:

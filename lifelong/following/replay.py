@@ -35,12 +35,12 @@ class Leg(Source):
 
     Args:
         source: The whole stream; stays open.
-        until: Offsets by partition of the last records.
+        until: Offsets by partition of the last records; None is all of it. Positions are not noted there.
     """
 
-    def __init__(self, source: Source, until: Mapping[str, int]) -> None:
+    def __init__(self, source: Source, until: Mapping[str, int] | None = None) -> None:
         super().__init__(source.on_gap, source.limit)
-        self.inner, self.until = source, dict(until)
+        self.inner, self.until = source, until
         self.sequential, self.counted = source.sequential, source.counted
 
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
@@ -58,12 +58,16 @@ class Leg(Source):
     def last(self) -> dict[str, int]:
         """See `Source.last`."""
         last = self.inner.last()
+        if self.until is None:
+            return last
         return {name: min(offset, last[name]) for name, offset in self.until.items() if name in last}
 
     def close(self) -> None:
         """Leave the stream open."""
 
     def _within(self, record: Record) -> bool:
+        if self.until is None:
+            return True
         if self.sequential:
             return (record.partition, record.offset) <= max(self.until.items())
         return record.offset <= self.until.get(record.partition, -1)
@@ -89,7 +93,8 @@ def rebuilt(
     _refuse_unless_repeatable(data, settings)
     _refuse_unless_whole(source.first(), data)
     told = replace(
-        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0, max_dead=1.0,
+        settings, until="end", linger=0.0, commit_seconds=0.0, publish_samples=0, publish_seconds=0.0,
+        publish_improvement=0.0, max_dead=1.0,
         merge="none",
     )  # fmt: skip
     ends: Sequence[Mapping[str, Any]] = data["ends"]
@@ -108,7 +113,7 @@ def rebuilt(
                 raise _another(last, end["records"])
             if end["records"] == data["records"]:
                 return last.trainee.learner
-        return _led(follower(source), data)
+        return _led(follower(Leg(source)), data)
 
 
 def average(learner: Learner, training: Mapping[str, Any], registry: Registry, settings: Follow) -> None:

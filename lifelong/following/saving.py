@@ -1,17 +1,23 @@
-"""Commits on a disk that may be full, and which of them are kept for the registry."""
+"""Commits on a disk that may be full, which of them are kept for the registry, and a name for who reads the source."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event
 
+from lifelong import files
 from lifelong.daemon import Stopped
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
+from lifelong.sources.base import Source
 
 log = logging.getLogger("lifelong.following")
 
+LOCKED = "wait for it or use another folder"
+READER = "reader"  # file in the folder of a run
 DISK_SECONDS = 5.0  # between two attempts on a disk that is full
 
 
@@ -37,3 +43,12 @@ def pin(commits: Checkpoints, registry: Registry, version: int) -> None:
     kept = {**commits.pins(), version: commits.numbers()[-1]}
     wanted = {version, registry.current()}
     commits.pin({v: number for v, number in kept.items() if v in wanted})
+
+
+def introduce(source: Source, run: Path) -> None:
+    """Tell a source who reads it, under a name made once that is no other run's, and when it was here last."""
+    path = run / READER
+    if not path.exists():
+        files.write_atomic(path, f"{run.resolve().name}-{secrets.token_hex(4)}\n".encode())
+    source.reader = files.read_file(path).decode().strip()
+    source.left = max((one.stat().st_mtime for one in (run / "checkpoints").glob("[0-9]*")), default=0.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import final
+from typing import Self, final
 
 import numpy as np
 import torch
 
 from lifelong.errors import DataError
 from lifelong.labels import Label
+from lifelong.models import Classifier
 from lifelong.sources.record import Sample
 
 
@@ -25,6 +26,11 @@ class Schema:
 
     def __init__(self, shape: Sequence[int], dtype: torch.dtype, max_classes: int) -> None:
         self.shape, self.dtype, self.max_classes = tuple(shape), dtype, max_classes
+
+    @classmethod
+    def of(cls, model: Classifier, max_classes: int) -> Self:
+        """Return what a model wants: its input shape, in the type of its weights."""
+        return cls(model.input_shape, next((p.dtype for p in model.parameters()), torch.float32), max_classes)
 
     def check(self, sample: Sample, labels: Collection[Label]) -> None:
         """Raise `DataError` if `sample` does not fit, `labels` being those known so far."""

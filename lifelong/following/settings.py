@@ -40,6 +40,9 @@ class Follow:
         keep: Commits that are retained.
         publish_samples: Samples between two candidates; 0 is never.
         publish_seconds: Time between two candidates; 0 is never.
+        publish_improvement: Rise (0..1) of the accuracy above its lowest since the last candidate at which another is
+            due: of the test-then-train figure `recent`, or of the canary's where there is one; 0 is never. Looked at
+            every `commit_every` steps.
         held_out_capacity: Samples that the gate judges on, at most; equal room for each class.
         merge: What goes to the gate: `none`: the weights as they are; `ema`: averaged with the version published last;
             `soup`: the greedy soup of the last candidates. Training goes on from the weights as they are.
@@ -53,6 +56,7 @@ class Follow:
         until: `forever`, or `end`: stop when everything that is there has been learned.
         on_gap: Where records were deleted unread: `error`, or `skip` and count.
         record_bytes: The largest record.
+        queue_bytes: Records that are read ahead; at least one. A broker may pass it once where records become larger.
     """
 
     window: str = setting("none", pattern=r"^(none|declared|(count|time|drift|adwin|shift):[0-9.eE+-]+)$")
@@ -66,6 +70,7 @@ class Follow:
     keep: int = setting(3, minimum=1)
     publish_samples: int = setting(0, minimum=0)
     publish_seconds: float = setting(0.0, minimum=0)
+    publish_improvement: float = setting(0.0, minimum=0, exclusiveMaximum=1)
     held_out_capacity: int = setting(2_000, minimum=1)
     merge: str = setting("none", enum=("none", "ema", "soup"))
     merge_weight: float = setting(0.5, minimum=0, exclusiveMaximum=1)
@@ -76,6 +81,7 @@ class Follow:
     until: str = setting("forever", enum=("forever", "end"))
     on_gap: str = setting("error", enum=("error", "skip"))
     record_bytes: int = setting(16 * 2**20, minimum=1)
+    queue_bytes: int = setting(256 * 2**20, minimum=1)
 
     def __post_init__(self) -> None:
         name, amount = self.cut

@@ -73,6 +73,7 @@ class Trainee:
         why = self._step(batch, careful)
         if not why:
             self.canary.look(self.learner.counters["samples"], self._predict)
+            self.publisher.look(self.learner.counters["steps"], lambda: self.accuracy)
         return why, wrong
 
     def ends(self, portion: Portion, wrong: Sequence[bool]) -> tuple[bool, bool]:
@@ -109,6 +110,11 @@ class Trainee:
                 self.rewarm()
             else:
                 self.restore(said["state"])
+
+    @property
+    def accuracy(self) -> float:
+        """Share (0..1) that is right of what is never learned, or else of what was tested before it was learned."""
+        return self.canary.figures().get("canary", self.prequential.figures()["recent"])
 
     def state(self) -> dict[str, Any]:
         """Return everything that a bit-exact continuation needs."""

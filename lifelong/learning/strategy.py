@@ -49,7 +49,8 @@ class Needs:
     distributed: bool = False
 
     _HINTS: ClassVar[dict[str, str]] = {
-        "boundaries": "use a scenario with experiences instead of an online stream",
+        "boundaries": "use a scenario with experiences instead of an online stream; "
+        "of a followed one, --follow window=count:N makes them",
         "task_id": "use a task-incremental scenario",
         "known_classes": "name all classes of the stream up front",
         "epochs": "use a scenario whose experiences can be passed over again",

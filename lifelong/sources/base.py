@@ -52,12 +52,16 @@ class Source(ABC):
 
     sequential: bool = False  # partitions are read one after the other: only the last position matters
     counted: bool = True  # offsets grow by about 1 for each record, so that a difference says how many
+    room: int = 256 * 2**20  # bytes of payload that a poll returns at most, beside one record; where a source can tell
+    left: float = 0.0  # when whoever reads was here last, in seconds since 1970; 0 is that nobody knows
+    reader: str = "trainer"  # whose position `commit_hint` tells, where a source keeps those of several
 
     def __init__(self, on_gap: str = "error", limit: int = LIMIT) -> None:
         if on_gap not in ON_GAP:
             raise UnknownName.among("way to treat a gap", on_gap, ON_GAP)
         self.on_gap, self.limit = on_gap, limit
         self.gaps = 0  # that were skipped
+        self.late = 0  # files that came where nobody reads any more
 
     @abstractmethod
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
@@ -105,6 +109,6 @@ class Source(ABC):
         found = "nothing is left" if first is None else f"the first one left is {first}"
         message = f"partition {partition!r} lost records after offset {position}: {found}"
         if self.on_gap == "error":
-            raise RetentionGap(f"{message}; restore them, or go on without them (--on-gap skip)")
+            raise RetentionGap(f"{message}; restore them, or go on without them (--follow on_gap=skip)")
         self.gaps += 1
         log.warning("%s; going on without them", message)

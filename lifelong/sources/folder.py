@@ -10,8 +10,10 @@ column `y` and either a column `x` of lists or one numeric column per feature; `
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -21,6 +23,10 @@ from lifelong.errors import DataError, LifelongError, NotFound, TooLarge, Unavai
 from lifelong.sources.base import LIMIT, PAUSE, Record, Source
 from lifelong.sources.record import encode
 from lifelong.sources.tables import DAMAGED, READERS, Table, opened
+
+log = logging.getLogger("lifelong.sources")
+
+SETTLED = 10.0  # seconds since its last change after which a file that cannot be read is a damaged one
 
 
 @final
@@ -45,6 +51,8 @@ class Folder(Source):
             raise NotFound(f"there is no directory {folder}; name one with .npz or .parquet files")
         self._file, self._row = "", -1  # the last row that was given
         self._held: tuple[str, Table] | None = None
+        self._known: set[str] | None = None  # files that were there
+        self._aside, self._changing = set[str](), ""  # files that are damaged, which was said; one that may not be
 
     def poll(self, limit: int, timeout: float = 0.0) -> list[Record]:
         """See `Source.poll`."""
@@ -62,11 +70,11 @@ class Folder(Source):
 
     def first(self) -> dict[str, int]:
         """See `Source.first`."""
-        return {name: 0 for name in self._names() if len(self._rows(name))}
+        return {name: 0 for name in self._names() if self._count(name)}
 
     def last(self) -> dict[str, int]:
         """See `Source.last`."""
-        return {name: count - 1 for name in self._names() if (count := len(self._rows(name)))}
+        return {name: count - 1 for name in self._names() if (count := self._count(name))}
 
     def close(self) -> None:
         """Let go of the file that is open."""
@@ -82,19 +90,72 @@ class Folder(Source):
         return sorted(path.name for path in paths)
 
     def _read(self, limit: int) -> list[Record]:
-        names, found = self._names(), list[Record]()
+        names, found, size = self._names(), list[Record](), 0
         if self._file and self._file not in names:
             self.gap(self._file, self._row, None)
             self._row = -1
             self._file = max((name for name in names if name < self._file), default="")
-            self._row = len(self._rows(self._file)) - 1 if self._file else -1
+            self._row = self._count(self._file) - 1 if self._file else -1
+        self._look(names)
         for name in names:
-            if name < self._file or len(found) >= limit:
+            if name < self._file:
                 continue
-            rows, start = self._rows(name), self._row + 1 if name == self._file else 0
-            stop = min(len(rows), start + limit - len(found))
-            found += [self.record(name, row) for row in range(start, stop)]
+            for record in self._after(name, self._row + 1 if name == self._file else 0):
+                size += len(record.payload)
+                if found and size > self.room:
+                    return found
+                found.append(record)
+                if len(found) == limit:
+                    return found
+            if self._changing == name:
+                break
         return found
+
+    def _after(self, name: str, row: int) -> Iterator[Record]:
+        """Yield the rows of a file from one on; of what cannot be read, what is wrong, as a row that is no record."""
+        try:
+            while row < len(self._rows(name)):
+                yield self.record(name, row)
+                row += 1
+            self._changing = "" if self._changing == name else self._changing
+        except DataError as error:
+            if name in self._aside:
+                return
+            if time.time() - self._changed(name) < SETTLED:
+                if self._changing != name:
+                    log.warning("%s; it has just changed, so it is looked at again", error)
+                self._changing = name
+                return
+            self._aside.add(name)
+            log.warning("%s; it is put aside as a dead letter", error)
+            yield Record(name, row, f"{name}:{row}", f"{name} is put aside: {error}".encode(), 0.0)
+
+    def _look(self, names: Sequence[str]) -> None:
+        """Say which files came since the last look and sort before what was read: nobody reads there any more."""
+        if self._known is None:
+            self._known = {name for name in names if name >= self._file or not self._came(name)}
+        for name in sorted(set(names) - self._known):
+            if name < self._file:
+                self.late += 1
+                log.warning("%s sorts before %s and came after it: it is not read; rename it", name, self._file)
+        self._known.update(names)
+
+    def _came(self, name: str) -> bool:
+        """Return whether a file came while nobody read."""
+        with suppress(OSError):
+            return 0 < self.left < (self.folder / name).stat().st_ctime
+        return False
+
+    def _changed(self, name: str) -> float:
+        with suppress(OSError):
+            return (self.folder / name).stat().st_mtime
+        return time.time()  # it has just gone
+
+    def _count(self, name: str) -> int:
+        try:
+            return len(self._rows(name))
+        except DataError:
+            return 1  # what is said of it
 
     def record(self, name: str, row: int) -> Record:
         """Return one row of the file `name`.
@@ -131,8 +192,9 @@ def files_of(path: Path, limit: int, size: int) -> Iterator[list[Record]]:
     """
     if path.is_dir():
         with Folder(path, limit=limit) as folder:
-            while records := folder.poll(size):
-                yield records
+            names = folder._names()
+        for name in names:
+            yield from files_of(path / name, limit, size)
         return
     if not path.exists():
         raise NotFound(f"there is no file {path}")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lifelong.errors import ConfigError, NotFound, UnknownName
 from lifelong.sources.base import LIMIT, Source
 from lifelong.sources.folder import Folder
+from lifelong.sources.later import Later
 from lifelong.sources.log import NAME, Log
 
 FORMS = "a folder, nats://HOST:PORT/STREAM, redis://HOST:PORT/DB/KEY or kafka://HOST:PORT/TOPIC"
 SCHEMES = ("nats", "redis", "kafka")
 
 
-def locate(where: str, *, on_gap: str = "error", limit: int = LIMIT) -> Source:
+def locate(where: str, *, on_gap: str = "error", limit: int = LIMIT, patient: bool = False) -> Source:
     """Return the source that `where` names.
 
     Args:
@@ -22,6 +24,8 @@ def locate(where: str, *, on_gap: str = "error", limit: int = LIMIT) -> Source:
             `redis://HOST:PORT/DB/KEY`, `kafka://HOST:PORT/TOPIC`.
         on_gap: See `Source`.
         limit: See `Source`.
+        patient: Return a source all the same where nobody answers: then its methods raise `Unavailable` until somebody
+            does.
 
     Raises:
         ConfigError: The address is not complete.
@@ -36,18 +40,24 @@ def locate(where: str, *, on_gap: str = "error", limit: int = LIMIT) -> Source:
         raise UnknownName.among("kind of source", parts.scheme, SCHEMES)
     if not parts.netloc or not path or (parts.scheme == "redis" and "/" not in path):
         raise ConfigError(f"{where!r} is not complete; a source is {FORMS}")
-    if parts.scheme == "nats":
+    make = _broker(parts.scheme, server, path, on_gap, limit)
+    return Later(make, on_gap, limit) if patient else make()
+
+
+def _broker(scheme: str, server: str, path: str, on_gap: str, limit: int) -> Callable[[], Source]:
+    """Return what reaches a broker; its client is imported before."""
+    if scheme == "nats":
         from lifelong.sources.jetstream import JetStream
 
-        return JetStream(server, path, on_gap=on_gap, limit=limit)
-    if parts.scheme == "redis":
+        return lambda: JetStream(server, path, on_gap=on_gap, limit=limit)
+    if scheme == "redis":
         from lifelong.sources.redisstream import RedisStream
 
         database, _, key = path.partition("/")
-        return RedisStream(f"{server}/{database}", key, on_gap=on_gap, limit=limit)
+        return lambda: RedisStream(f"{server}/{database}", key, on_gap=on_gap, limit=limit)
     from lifelong.sources.kafka import Kafka
 
-    return Kafka(parts.netloc, path, on_gap=on_gap, limit=limit)
+    return lambda: Kafka(server.removeprefix("kafka://"), path, on_gap=on_gap, limit=limit)
 
 
 def _folder(path: Path, on_gap: str, limit: int) -> Source:

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
-from lifelong.errors import ArtifactError, ConfigError, DataError, NotFound, TooLarge, Unavailable
+from lifelong.errors import ArtifactError, ConfigError, DataError, NotFound, TooLarge
 from lifelong.sources.base import LIMIT, PAUSE, Record, Source
+from lifelong.sources.translated import translated
 
 FORMAT, PARTITION, NAME = "lifelong-log-1", "log", "log.sqlite"
 BUSY_SECONDS = 30.0  # that a producer waits for the others
@@ -64,7 +65,7 @@ class Log(Source):
             self.path.parent.mkdir(parents=True, exist_ok=True)
         elif not self.path.exists():
             raise NotFound(f"there is no log in {folder}; lifelong stream append makes one")
-        with _translated(self.path):
+        with translated(self.path):
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -96,10 +97,16 @@ class Log(Source):
             if len(payload) > self.limit:
                 raise TooLarge(f"record {sid!r} has {len(payload)} bytes, over the limit of {self.limit}")
             rows.append((sid, moment, payload))
-        with _translated(self.path), self._writing():
+        with translated(self.path), self._writing():
             before = self._db.total_changes
             self._db.executemany("INSERT OR IGNORE INTO records(sid, time, payload) VALUES (?, ?, ?)", rows)
             return self._db.total_changes - before
+
+    def payload(self, sid: str) -> bytes | None:
+        """Return the payload of the record with this id, None if it is not there."""
+        with translated(self.path):
+            row = self._db.execute("SELECT payload FROM records WHERE sid = ?", (sid,)).fetchone()
+        return row[0] if row else None
 
     def trim(self, *, keep: int | None = None, through: int | None = None) -> int:
         """Delete old records; return how many.
@@ -110,7 +117,7 @@ class Log(Source):
         """
         if (keep is None) == (through is None) or (keep or 0) < 0:
             raise ConfigError(f"give either keep >= 0 or through, got keep={keep} and through={through}")
-        with _translated(self.path), self._writing():
+        with translated(self.path), self._writing():
             if through is None:
                 newest = 'SELECT max("offset") FROM records WHERE "offset" NOT IN '
                 newest += '(SELECT "offset" FROM records ORDER BY "offset" DESC LIMIT ?)'
@@ -146,13 +153,23 @@ class Log(Source):
 
     def commit_hint(self, positions: Mapping[str, int]) -> None:
         """Note the position under the reader's name, so that people see what may be trimmed."""
-        with _translated(self.path), self._writing():
+        with translated(self.path), self._writing():
             row = (self.reader, positions.get(PARTITION, 0), time.time())
             self._db.execute("INSERT OR REPLACE INTO readers VALUES (?, ?, ?)", row)
 
+    def forget(self, reader: str) -> None:
+        """Remove the note of a reader that will not come back: nothing has to be kept for it any more.
+
+        Raises:
+            NotFound: Nobody of that name has noted a position.
+        """
+        with translated(self.path), self._writing():
+            if not self._db.execute("DELETE FROM readers WHERE name = ?", (reader,)).rowcount:
+                raise NotFound(f"{self.path} knows no reader {reader!r}; lifelong stream show names them")
+
     def facts(self) -> dict[str, object]:
         """Return count, first and last offset, bytes of payload, and the readers' positions."""
-        with _translated(self.path):
+        with translated(self.path):
             count, size = self._db.execute("SELECT count(*), coalesce(sum(length(payload)), 0) FROM records").fetchone()
             readers = dict(self._db.execute("SELECT name, position FROM readers").fetchall())
         first, last = self.first().get(PARTITION), self.last().get(PARTITION)
@@ -166,12 +183,8 @@ class Log(Source):
         self._db.close()
 
     def _read(self, limit: int) -> list[Record]:
-        with _translated(self.path), self._reading():
-            rows = self._db.execute(
-                'SELECT "offset", sid, time, CASE WHEN length(payload) <= ? THEN payload END FROM records '
-                'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
-                (self.limit, self._position, limit),
-            ).fetchall()
+        with translated(self.path), self._reading():
+            rows = self._rows(limit)
             trimmed = int(str(self._fact("trimmed")))
         if trimmed > self._position and not self._at_start:
             self.gap(PARTITION, self._position, rows[0][0] if rows else None)
@@ -181,9 +194,25 @@ class Log(Source):
             for offset, sid, moment, payload in rows
         ]
 
+    def _rows(self, limit: int) -> list[tuple[int, str, float, bytes | None]]:
+        """Return offset, id, time and payload (None if it is over the limit), as far as there is room."""
+        found, size = list[tuple[int, str, float, bytes | None]](), 0
+        asked = self._db.execute(
+            'SELECT "offset", sid, time, CASE WHEN length(payload) <= ? THEN payload END FROM records '
+            'WHERE "offset" > ? ORDER BY "offset" LIMIT ?',
+            (self.limit, self._position, limit),
+        )
+        for row in asked:
+            size += self.limit if row[3] is None else len(row[3])
+            if found and size > self.room:
+                break
+            found.append(row)
+        asked.close()
+        return found
+
     def _beginning(self, offset: int) -> bytes:
         """Return the first limit + 1 bytes of a record over the limit, without reading the rest."""
-        with _translated(self.path), self._db.blobopen("records", "payload", offset, readonly=True) as blob:
+        with translated(self.path), self._db.blobopen("records", "payload", offset, readonly=True) as blob:
             return blob.read(self.limit + 1)
 
     def _fact(self, key: str) -> object:
@@ -191,7 +220,7 @@ class Log(Source):
         return row[0] if row else None
 
     def _end(self, which: str) -> dict[str, int]:
-        with _translated(self.path):
+        with translated(self.path):
             offset = self._db.execute(f'SELECT {which}("offset") FROM records').fetchone()[0]
         return {} if offset is None else {PARTITION: offset}
 
@@ -214,15 +243,3 @@ class Log(Source):
             yield
         finally:
             self._db.execute("ROLLBACK")
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:  # locked, full, unreadable: it may pass
-        if "no such table" in str(error):
-            raise ArtifactError(f"{path} is no log: {error}") from error
-        raise Unavailable(f"{path} cannot be used now: {error}; look at the disk and at who holds it") from error
-    except sqlite3.DatabaseError as error:
-        raise ArtifactError(f"{path} is damaged or no log: {error}; restore it from a copy") from error

@@ -24,6 +24,7 @@ from lifelong.errors import DataError, LifelongError, TooLarge
 from lifelong.labels import Label, plain_label
 from lifelong.sources.base import LIMIT
 
+BEGINNING = 160  # bytes of what is no record that are shown: a source may have written there what was wrong
 MAGIC = b"LLR1"
 HEADER = 1 << 16  # bytes of a header at most
 HEADERS = 1024  # different ones that are remembered
@@ -84,7 +85,7 @@ def decode(record: bytes, limit: int = LIMIT) -> Sample:
     if len(record) > limit:
         raise TooLarge(f"the record is over the limit of {limit} bytes; send smaller samples or raise the limit")
     if record[:4] != MAGIC or len(record) < 8:
-        raise DataError(f"not a record: it begins with {record[:4]!r}, not {MAGIC!r}")
+        raise DataError(f"not a record: it begins with {bytes(record[:BEGINNING])!r}, not {MAGIC!r}")
     size = int.from_bytes(record[4:8], "little")
     if size > HEADER or 8 + size > len(record):
         raise DataError(f"the header is said to take {size} bytes of a record of {len(record)}; it is cut short")

@@ -20,6 +20,7 @@ import streams
 from lifelong import files
 from lifelong.checks import digest
 from lifelong.daemon import Stopped
+from lifelong.following import health
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
 from lifelong.sources.locate import locate
@@ -137,6 +138,30 @@ def test_a_broker_that_is_killed_and_started_again_changes_no_bit(kind, tmp_path
     assert "does not answer" in caplog.text or "forgot" in caplog.text
 
 
+@pytest.mark.parametrize("kind", [brokers.NatsBroker, brokers.RedisBroker], ids=["nats", "redis"])
+def test_a_trainer_that_starts_before_its_broker_waits_for_it(kind, tmp_path):
+    broker, run = kind(tmp_path), tmp_path / "run"
+    line = [sys.executable, "-m", "lifelong.cli", "train", "--source", broker.where, "--run", str(run)]
+    try:
+        broker.put(streams.samples(60))
+        broker.server.stop()
+        trainer = subprocess.Popen([*line, "--follow", "until=end"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 120
+            while "does not answer" not in (health.read(run / "health.json") or {"state": ""})["state"]:
+                assert time.monotonic() < deadline
+                assert trainer.poll() is None
+                time.sleep(0.1)
+            broker.server.start()
+            _, err = trainer.communicate(timeout=120)
+        finally:
+            trainer.kill()
+        assert trainer.returncode == 0, err
+    finally:
+        broker.close()
+    assert Checkpoints(run / "checkpoints").latest()["learner"]["counters"]["samples"] == 60
+
+
 def test_sigterm_commits_a_second_trainer_is_refused_and_the_same_command_goes_on(tmp_path):
     """The command line itself: it waits for more at the end of what is there, until it is told to stop."""
     log, records = tmp_path / "log", streams.samples(200)
@@ -152,7 +177,8 @@ def test_sigterm_commits_a_second_trainer_is_refused_and_the_same_command_goes_o
 
     def until(count: int) -> None:
         deadline = time.monotonic() + 120
-        while samples() < count and time.monotonic() < deadline:
+        while samples() < count:
+            assert time.monotonic() < deadline, f"{samples()} samples of {count} after two minutes"
             time.sleep(0.1)
 
     first = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

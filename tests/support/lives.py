@@ -29,6 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "window": "drift:0.8",
         "on_drift": "consolidate,rewarm,publish,alert",
         "publish_samples": 90,
+        "publish_improvement": 0.1,
         "merge": "ema",
         "canary": 3,
         "spike": 50.0,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.learning.allocation import log_weights
+from lifelong.learning.allowance import Allowance, allowed
 from lifelong.learning.buffers import make_buffer
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.schedule import Schedule
@@ -48,9 +49,9 @@ class Tasks:
         self.first.begin(experience)
         self.schedule.begin(counts, self.sizes, new)
 
-    def draw(self, new: int) -> Batch | None:
-        """Return the old samples that accompany the next `new` new ones."""
-        rows = self.schedule.rows(new)
+    def draw(self, new: int, allowance: Allowance | None = None) -> Batch | None:
+        """Return the old samples that accompany the next `new` new ones, as many as are allowed."""
+        rows = self.schedule.rows(new, allowance)
         return self.memory.take(rows) if self.memory is not None and len(rows) else None
 
     def add(self, batch: Batch) -> None:
@@ -116,17 +117,22 @@ class Moments:
     def __len__(self) -> int:
         return len(self.memory)
 
-    def draw(self, count: float, kernel: str, alpha: float) -> Batch | None:
-        """Return `count` different samples on the average, one after the other by the odds of their ages; meet them."""
+    def draw(self, count: float, kernel: str, alpha: float, allowance: Allowance | None = None) -> Batch | None:
+        """Return `count` different samples on the average, one after the other by the odds of their ages; meet them.
+
+        What is not allowed is not drawn: its clock goes on, and it is not owed either.
+        """
         self.owed += count
         whole = int(self.owed)
         self.owed -= whole
         if not whole or not len(self.memory):
             return None
         weights = log_weights(self.step - self.last[: len(self.memory)], kernel, alpha)
+        winners = allowed(allowance, min(whole, int(weights.isfinite().sum())))
+        if not winners:
+            return None
         race = torch.empty_like(weights).exponential_(generator=self.random)  # first past the post: those odds
-        runners = min(whole, int(weights.isfinite().sum()))
-        rows = (weights - race.log()).topk(runners).indices
+        rows = (weights - race.log()).topk(winners).indices
         self.last[rows] = self.step
         return self.memory.store.all.take(rows)
 

@@ -1,4 +1,7 @@
-"""When which old sample is met again, so that a pass over new samples meets each task an exact number of times."""
+"""When which old sample is met again, so that a pass over new samples meets each task an exact number of times.
+
+A budget of the learner makes it fewer, in the same shares.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from lifelong.learning.allowance import Allowance, allowed
 from lifelong.learning.buffers import draw_rows
 
 
@@ -16,6 +20,9 @@ class Schedule:
 
     When s new samples of a pass have come, so have floor(s R / N) of its R old ones, each time drawn from those that
     the pass still owes. Within a pass no sample of a task comes again before all of that task came equally often.
+
+    Where an allowance gives fewer than have come due, those that come are again drawn from all that is owed, and the
+    others stay owed: the shares of the tasks are kept, and their exact numbers take more than one pass of new samples.
 
     Args:
         seed: Of its own generator.
@@ -41,11 +48,11 @@ class Schedule:
         nothing = torch.empty(0, dtype=torch.int64)
         self.begin(nothing, nothing, 1)
 
-    def rows(self, new: int) -> Tensor:
-        """Return the rows of memory `[M]` i64 that accompany the next `new` new samples."""
+    def rows(self, new: int, allowance: Allowance | None = None) -> Tensor:
+        """Return the rows of memory `[M]` i64 that accompany the next `new` new samples, as many as are allowed."""
         total = int(self.counts.sum())
         due = total * (self.seen + new) // self.new - total * self.seen // self.new
-        self.seen += new
+        self.seen, due = self.seen + new, allowed(allowance, due)
         parts = [torch.empty(0, dtype=torch.int64)]
         while due:
             part = min(due, int(self.left.sum()))

@@ -25,7 +25,7 @@ from lifelong.errors import ConfigError, UnknownName
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.aged import Moments, Tasks
 from lifelong.learning.allocation import KERNELS, allocate, log_weights, odds
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import State, Undo
 from lifelong.types import Batch, Experience, Output
 
 MODES = ("fixed", "proportional", "stochastic")
@@ -121,6 +121,10 @@ class PowerLawRehearsal(Strategy):
             return (self.ratio * new * log_weights(ages, self.kernel, self.alpha).exp()).round().long()
         budget = self.budget or round(self.ratio * new)
         return allocate(budget, odds(ages, self.kernel, self.alpha), sizes if budget <= sizes.sum() else None)
+
+    def undo(self) -> Undo:
+        """Return what takes back the step's draw."""
+        return self.met.undo()
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by old samples."""

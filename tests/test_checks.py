@@ -59,7 +59,6 @@ class Global(Strategy):
         return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,)))])
 
 
-@final
 class Forgetful(Strategy):
     """Draws from a generator that it does not save."""
 
@@ -68,6 +67,17 @@ class Forgetful(Strategy):
 
     def augment(self, batch):
         return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,), generator=self.random))])
+
+
+@final
+class Spent(Forgetful):
+    """Saves its generator, and does not take a draw back."""
+
+    def state(self):
+        return {"random": self.random.get_state()}
+
+    def restore(self, state):
+        self.random.set_state(state["random"])
 
 
 @final
@@ -159,6 +169,7 @@ class Undeclared(Strategy):
         (Drifting, "inert at zero"),
         (Global, "deterministic"),
         (Forgetful, "exact resume"),
+        (Spent, "NaN refused"),
         (Hoarder, "bounded memory"),
         (Nostalgic, "flat cost"),
         (Widening, "flat cost"),

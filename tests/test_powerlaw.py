@@ -130,9 +130,11 @@ def test_without_boundaries_only_what_a_learner_allows_is_met() -> None:
 
     assert old is not None
     assert len(old) == allowance.left_out == 1
+    moments.add(old[:0])
     assert moments.last.bincount().tolist() == [3, 1]
     assert moments.owed == 0.0
     assert moments.draw(2.0, "power", 1.0, allowance) is None
+    moments.add(old[:0])
     assert moments.last.bincount().tolist() == [3, 1]
 
 

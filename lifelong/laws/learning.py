@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from lifelong.errors import ConfigError, DataError
@@ -23,16 +25,18 @@ def new_labels(make: Make) -> str | None:
 
 
 def nan_refused(make: Make) -> str | None:
-    """A batch with NaN is refused with a `DataError`, and nothing has changed."""
+    """A batch with NaN is refused with a `DataError`, as is one whose loss becomes NaN, and nothing has changed."""
     made = trained(make)
+    made.begin(list(Toy(kind(make)).experiences(3))[2])  # in the middle of an experience, where old samples are drawn
     before = digest(made.state())
-    x = torch.full((4, WIDTH), torch.nan)
-    try:
-        made.step(Batch.of(x, torch.zeros(4, dtype=torch.int64)))
-    except DataError:
-        assert before == digest(made.state()), "the refused batch left a trace"
-        return None
-    raise AssertionError("a batch of NaN was learned")
+    for what, value in (("of NaN", torch.nan), ("with a loss of NaN", 3e38)):
+        try:
+            loss = made.step(Batch.of(torch.full((4, WIDTH), value), torch.zeros(4, dtype=torch.int64)))
+        except DataError:
+            assert before == digest(made.state()), f"the refused batch {what} left a trace"
+        else:
+            assert math.isfinite(value) and math.isfinite(loss), f"a batch {what} was learned"
+    return None
 
 
 def needs_enforced(make: Make) -> str | None:

@@ -5,6 +5,7 @@ A budget of the learner makes it fewer, in the same shares.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -62,6 +63,16 @@ class Schedule:
                 self._next_pass()
         return torch.cat(parts)
 
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the rows to come: they are owed again."""
+        left, order, seen, random = self.left, self.order, self.seen, self.random.get_state()
+
+        def back() -> None:
+            self.left, self.order, self.seen = left, order, seen
+            self.random.set_state(random)
+
+        return back
+
     def state(self) -> dict[str, Any]:
         """Return what is planned, what is still owed, and the generator's state."""
         return {
@@ -95,7 +106,7 @@ class Schedule:
         task = torch.searchsorted(ends, places, right=True).sort().values
         taken = task.bincount(minlength=len(self.left))
         nth = torch.arange(count) - (taken.cumsum(0) - taken)[task] + (self.counts - self.left)[task]
-        self.left -= taken
+        self.left = self.left - taken  # a new one: an undo may want the old one back
         start = self.sizes.cumsum(0) - self.sizes
         rows: Tensor = self.order[start[task] + nth % self.sizes[task]]
         return rows

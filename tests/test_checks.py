@@ -152,6 +152,28 @@ class Widening(Strategy):
 
 
 @final
+class Stubborn(Strategy):
+    """Learns the first experience only; of the later ones it keeps naming old classes."""
+
+    def __init__(self) -> None:
+        self.past = 0
+
+    def project(self, model):
+        if self.past:
+            for p in model.parameters():
+                p.grad = None
+
+    def end(self, model, experience):
+        self.past += 1
+
+    def state(self):
+        return {"past": self.past}
+
+    def restore(self, state):
+        self.past = state["past"]
+
+
+@final
 class Undeclared(Strategy):
     needs = Needs(scenarios=frozenset({"class-il", "online"}), boundaries=False)
 
@@ -170,6 +192,7 @@ class Undeclared(Strategy):
         (Global, "deterministic"),
         (Forgetful, "exact resume"),
         (Spent, "NaN refused"),
+        (Stubborn, "new labels"),
         (Hoarder, "bounded memory"),
         (Nostalgic, "flat cost"),
         (Widening, "flat cost"),

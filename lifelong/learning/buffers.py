@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -226,7 +225,12 @@ def make_buffer(policy: str, capacity: int, seed: int = 0) -> Reservoir | ClassB
 
 def drawing(random: torch.Generator) -> Callable[[], None]:
     """Return what takes a generator back to where it is now."""
-    return partial(random.set_state, random.get_state())
+    state = random.get_state()
+
+    def back() -> None:
+        random.set_state(state)
+
+    return back
 
 
 def draw_rows(size: int, count: int, random: torch.Generator) -> Tensor:

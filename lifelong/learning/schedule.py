@@ -31,6 +31,7 @@ class Schedule:
 
     def __init__(self, seed: int = 0) -> None:
         self.random = torch.Generator().manual_seed(seed)
+        self.left = self.order = torch.empty(0, dtype=torch.int64)
         self.clear()
 
     def begin(self, counts: Tensor, sizes: Tensor, new: int) -> None:

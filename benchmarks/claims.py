@@ -4,8 +4,9 @@
     python benchmarks/claims.py --smoke                  # one seed, small: does the machinery still work?
     python benchmarks/claims.py --only projection-pmnist --seeds 2
 
-Prints one row per claim and, with --out, writes them to a file; with --only, the file's other studies are kept. A study
-and seed is one process; two run at a time.
+Prints one row per claim and, with --out, writes them to a file; with --only, the file's other studies are kept. A row
+has the 95 % interval of its mean (Student's t): a claim may hold where that reaches beyond the limit, and then as many
+seeds do not decide it. A study and seed is one process; two run at a time.
 """
 
 from __future__ import annotations

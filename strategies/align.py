@@ -53,6 +53,7 @@ class Align(Strategy):
             raise ConfigError(f"need capacity >= 1, got {capacity}")
         self.kind, self.capacity, self.seed, self.old = kind, capacity, seed, Frozen()
         self.pairs = Reservoir(capacity, seed)
+        self.seen: Batch | None = None  # what this step trains on
         self.finished = old is not None
         if old is not None:
             self.old.take(old)
@@ -75,10 +76,15 @@ class Align(Strategy):
             self.old.take(model)
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
-        """Add nothing to the loss; offer the samples of this step as pairs."""
-        if self.old:
-            self.pairs.add(batch)
+        """Add nothing to the loss; note the samples of this step, remembered ones too."""
+        self.seen = batch
         return None
+
+    def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
+        """Offer the samples of the step that was taken as pairs."""
+        if self.old and self.seen is not None:
+            self.pairs.add(self.seen)
+        self.seen = None
 
     def end(self, model: nn.Module, experience: Experience) -> None:
         """Fit the map and put it in place; the head takes it back, so that answers stay (exactly, if orthogonal)."""

@@ -18,7 +18,7 @@ from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.frozen import Frozen
 from lifelong.learning.means import ClassMeans
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import State, Undo
 from lifelong.models import Classifier
 from lifelong.types import Batch, Experience, Output
 
@@ -62,6 +62,10 @@ class BackwardCompatible(Strategy):
         if self.old.model.dim != model.dim:
             raise ConfigError(f"bct needs features as wide as the old version's {self.old.model.dim}, got {model.dim}")
         self.means.clear()
+
+    def undo(self) -> Undo:
+        """Return what takes back what the step adds to the class means."""
+        return self.means.undo()
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return pull * the cross-entropy under the old version's classes, None in the first version."""

@@ -26,7 +26,7 @@ from lifelong.learning import Needs, Strategy
 from lifelong.learning.frozen import Frozen
 from lifelong.learning.means import ClassMeans
 from lifelong.learning.neighbours import OldRows
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import State, Undo
 from lifelong.models import Classifier
 from lifelong.models.compatible import LearnedBasis, spaces, update
 from lifelong.types import Batch, Experience, Output
@@ -97,6 +97,10 @@ class BasisTransformation(Strategy):
         self.new = None
         self.means.clear()
         self.rows.clear()
+
+    def undo(self) -> Undo:
+        """Return what takes back what the step adds to the class means, or to the rows."""
+        return self.rows.undo() if self.rows.room else self.means.undo()
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return what binds the version to the old one and to the new model by itself."""

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from lifelong.errors import ConfigError
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.allowance import allowed
-from lifelong.learning.buffers import draw_rows
+from lifelong.learning.buffers import draw_rows, drawing
 from lifelong.learning.frozen import Frozen
 from lifelong.learning.samples import Sampled
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import State, Undo
 from lifelong.models import Classifier, outputs
 from lifelong.models.exemplar import ExemplarHead
 from lifelong.types import Batch, Experience, Output
@@ -75,6 +75,10 @@ class ICaRL(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start a sample of the experience."""
         self.running.begin(experience)
+
+    def undo(self) -> Undo:
+        """Return what takes back the step's draw."""
+        return drawing(self.random)
 
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by round(ratio * N) exemplars."""

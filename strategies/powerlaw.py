@@ -25,8 +25,7 @@ from lifelong.errors import ConfigError, UnknownName
 from lifelong.learning import Needs, Strategy
 from lifelong.learning.aged import Moments, Tasks
 from lifelong.learning.allocation import KERNELS, allocate, log_weights, odds
-from lifelong.learning.allowance import allowed
-from lifelong.learning.strategy import State
+from lifelong.learning.strategy import State, Undo
 from lifelong.types import Batch, Experience, Output
 
 MODES = ("fixed", "proportional", "stochastic")
@@ -45,6 +44,10 @@ class PowerLawRehearsal(Strategy):
 
     `stochastic` needs no boundaries: each step draws `ratio` samples per new one from one memory of the whole stream,
     none twice in a step, with d the steps since a sample was stored or last rehearsed.
+
+    A learner's `Budget` that allows fewer in a step thins them alike: of what a pass owes some are drawn and the rest
+    stay owed, so the tasks keep their shares and R is met over several passes; `stochastic` draws fewer by the same
+    odds, and what it does not draw ages on.
 
     Args:
         capacity: Samples kept; of all finished tasks together, shared equally (with more tasks than that the oldest are
@@ -119,14 +122,17 @@ class PowerLawRehearsal(Strategy):
         budget = self.budget or round(self.ratio * new)
         return allocate(budget, odds(ages, self.kernel, self.alpha), sizes if budget <= sizes.sum() else None)
 
+    def undo(self) -> Undo:
+        """Return what takes back the step's draw."""
+        return self.met.undo()
+
     def augment(self, batch: Batch) -> Batch:
         """Return `batch` followed by old samples."""
         if isinstance(self.met, Moments):
-            old = self.met.draw(self.ratio * len(batch), self.kernel, self.alpha)
+            old = self.met.draw(self.ratio * len(batch), self.kernel, self.alpha, self.allowance)
         else:
-            old = self.met.draw(len(batch))
-        count = allowed(self.allowance, len(old)) if old is not None else 0
-        return batch if old is None or not count else Batch.cat([batch, old[:count].to(batch.x.device)])
+            old = self.met.draw(len(batch), self.allowance)
+        return batch if old is None else Batch.cat([batch, old.to(batch.x.device)])
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to memory, once each."""

@@ -6,8 +6,9 @@ Differs: logits are scale * cos(z, w) instead of z w (`scale=None` gives the pap
     cosine later, and with a small scale a feature stays a mixture of the vertices it is undecided between, which is
     what a later model reproduces. The distillation looks at the whole batch, not at the memory half only, with a
     constant weight. Both were chosen on validation data (docs/log.md), never on a test split.
-Checked: geometry by property (tests/test_heads.py); weight 0 equals no distillation bit for bit (laws); what it does
-    for cross-version search is printed by every `lifelong demo`, beside the plain model.
+Checked: geometry by property (tests/test_heads.py); with `distill=0` it keeps no previous version
+    (tests/test_strategies.py); what it does for cross-version search is printed by every `lifelong demo`, beside the
+    plain model.
 """
 
 from __future__ import annotations

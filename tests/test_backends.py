@@ -494,6 +494,19 @@ def test_a_space_keeps_its_width_and_family(backend):
     assert gallery.stats().rows == 1
 
 
+def test_queries_of_another_family_find_nothing_and_are_told(backend):
+    """Whether the space reads a foreign one or is stored as one itself; also after a reopening, where there is one."""
+    gallery = backend.open()
+    gallery.add(["x"], draw(1, 4), A)
+    for each in [backend.reader(), backend.reopen()] if backend.can == ALL else [gallery]:
+        for foreign in (Space("b", 6, frozenset({"a"}), family="zz"), Space("a", 4), Space("c", 8, {"b", "a"})):
+            with pytest.raises(SpaceError, match="space 'a' is stored with family='f', got queries of space"):
+                each.search(draw(1, foreign.dim), foreign)
+            with pytest.raises(SpaceError, match="only vectors of one family may be compared"):
+                each.view().search(draw(1, foreign.dim), foreign, exact=True)
+        assert [hit.id for hit in each.search(draw(1, 6), B)[0]] == ["x"]
+
+
 def test_a_closed_gallery_says_so(backend):
     gallery = backend.open()
     gallery.close()

@@ -331,5 +331,6 @@ def test_align_refuses_what_it_cannot_do() -> None:
     out = Output(torch.zeros(1, 6), torch.zeros(1, 1))
     made.strategy.old.take(old_model())
     made.strategy.penalty(made.model, samples(0).train, out)
+    made.strategy.observe(made.model, samples(0).train, out)
     with pytest.raises(ConfigError, match="linear or cosine head"):
         made.strategy.end(made.model, samples(0))

@@ -59,7 +59,6 @@ class Global(Strategy):
         return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,)))])
 
 
-@final
 class Forgetful(Strategy):
     """Draws from a generator that it does not save."""
 
@@ -68,6 +67,17 @@ class Forgetful(Strategy):
 
     def augment(self, batch):
         return Batch.cat([batch, batch.take(torch.randint(len(batch), (4,), generator=self.random))])
+
+
+@final
+class Spent(Forgetful):
+    """Saves its generator, and does not take a draw back."""
+
+    def state(self):
+        return {"random": self.random.get_state()}
+
+    def restore(self, state):
+        self.random.set_state(state["random"])
 
 
 @final
@@ -159,6 +169,28 @@ class Widening(Strategy):
 
 
 @final
+class Stubborn(Strategy):
+    """Learns the first experience only; of the later ones it keeps naming old classes."""
+
+    def __init__(self) -> None:
+        self.past = 0
+
+    def project(self, model):
+        if self.past:
+            for p in model.parameters():
+                p.grad = None
+
+    def end(self, model, experience):
+        self.past += 1
+
+    def state(self):
+        return {"past": self.past}
+
+    def restore(self, state):
+        self.past = state["past"]
+
+
+@final
 class Undeclared(Strategy):
     needs = Needs(scenarios=frozenset({"class-il", "online"}), boundaries=False)
 
@@ -176,6 +208,8 @@ class Undeclared(Strategy):
         (Drifting, "inert at zero"),
         (Global, "deterministic"),
         (Forgetful, "exact resume"),
+        (Spent, "NaN refused"),
+        (Stubborn, "new labels"),
         (Hoarder, "bounded memory"),
         (Sampler, "bounded memory"),
         (Nostalgic, "flat cost"),

@@ -27,6 +27,7 @@ def test_a_row_holds_if_the_mean_over_seeds_does() -> None:
     row = Claim("gain", "gpm beats naive", gain, ">", 0.1, paper="+18.9", methods=["gpm"]).row(FIGURES)
 
     assert (row["ours"], row["sd"], row["seeds"], row["holds"]) == (0.13, 0.09899, 2, True)
+    assert row["ci95"] == [-0.75943, 1.01943]  # 12.7062 standard errors of .07 to either side: one degree of freedom
     assert row["cost"] == {"gpm": {"rehearsed": 0.0, "seconds": 3.0, "flops": 1e9}}
     assert {"name", "paper", "ours", "sd", "seeds", "holds"} <= set(row)
 

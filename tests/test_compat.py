@@ -39,6 +39,34 @@ def test_recall_on_five_points_with_a_duplicate():
     assert recall_at_1(queries, torch.tensor([1, 0, 1, 0]), gallery, labels) == 0.0
 
 
+@pytest.mark.parametrize("scale", [1e-44, 1e-30, 1.0, 3e38])
+@pytest.mark.parametrize("measure", MEASURES.values())
+def test_no_scale_of_rows_changes_what_is_near(measure, scale):
+    """Unlike norms that over- or underflow in float32; of a scale that differs from row to row as well."""
+    gallery, labels = torch.tensor([[1, 0.5], [0.5, 1], [-1, 0], [0.25, -1]]), torch.arange(4)
+    queries, mixed = torch.tensor([[1, 0.25], [0.5, 0.75], [-0.5, 0.25], [0, -1.0]]), torch.tensor([[scale], [1]] * 2)
+    assert measure(queries, labels, gallery, labels) == 1.0
+    for left, right in [(scale, 1.0), (1.0, scale), (scale, scale), (1.0, mixed), (mixed, 1.0)]:
+        assert measure(queries * left, labels, gallery * right, labels) == 1.0
+
+
+@given(seed=st.integers(0, 2**31), exponent=st.integers(-20, 20))
+def test_scaling_safely_changes_no_bit(seed, exponent):
+    """Of what torch's own normalisation gives where that neither over- nor underflows."""
+    rows = torch.randn(20, 7, generator=torch.Generator().manual_seed(seed)) * 2.0**exponent
+    assert torch.equal(compat._unit(rows), torch.nn.functional.normalize(rows, dim=1))
+
+
+def test_types_are_compared_in_the_wider_one_and_integers_are_refused():
+    e, y = torch.eye(3), torch.arange(3)
+    assert recall_at_1(e.double(), y, e, y) == recall_at_1(e, y, e.double(), y) == recall_at_1(e.half(), y, e, y) == 1
+    for wrong in [(e.long(), y, e, y), (e, y, e.long(), y), (e, y.float(), e, y)]:
+        with pytest.raises(DataError, match="floating point features and integer labels, got"):
+            recall_at_1(*wrong)
+    with pytest.raises(DataError, match="count from 0, got -1; leave unknown samples out"):
+        templates(e, torch.tensor([0, -1, 1]))
+
+
 @given(n=st.integers(1, 20), m=st.integers(1, 20), d=st.integers(1, 6), e=st.integers(1, 6), seed=st.integers(0, 2**31))
 def test_recall_is_that_of_zero_padded_cosine(n, m, d, e, seed):
     """Against an exhaustive search by FAISS over unit rows that were really padded with zeros."""

@@ -98,6 +98,20 @@ def test_a_seldom_or_smoothed_check_gives_up_no_more_often():
     assert always <= smooth <= never
 
 
+def test_a_smoothed_average_moves_in_every_step_and_is_judged_in_every_third():
+    """By hand: of an old gradient of 1 and new ones of -2, halved in: -.5, -1.25, -1.625; only the last one counts."""
+    strategy, one = CUBER(eps2=0.0, check_every=3, smooth=0.5), torch.ones(1, 1)
+    strategy.old, strategy.anchors, strategy.average = {"l": {0: one}}, {"l": {0: one}}, {"l": one}
+    strategy.trust.look, strategy.trust.now = lambda model: {}, lambda model: {"l": -2 * one}
+    strategy._pull, strategy._free = lambda model: None, lambda name: None
+    found = []
+    for _ in range(4):
+        strategy.project(None)
+        found.append((float(strategy.average["l"]), 0 in strategy.anchors["l"]))
+
+    assert found == [(1.0, True), (-0.5, True), (-1.25, True), (-1.625, False)]
+
+
 @pytest.mark.parametrize("optim", [Optim(lr=0.05), Optim(name="adam", lr=0.01)])
 def test_an_update_has_no_part_in_the_spans_of_r1_and_r2(optim):
     """Step by step, by the regimes that hold in it; in a free span it does have a part."""

@@ -144,7 +144,7 @@ def test_a_narrow_row_is_compared_with_as_many_coordinates_of_the_query(gallery)
 def test_a_narrow_query_reads_only_the_leading_coordinates_of_a_wide_row(gallery):
     gallery.add(["wide"], np.array([[3, 0, 0, 0, 0, 4]], np.float32), B)
 
-    ((hit,),) = gallery.search(np.array([[1, 0, 0, 0]], np.float32), Space("c", 4, frozenset({"b"})))
+    ((hit,),) = gallery.search(np.array([[1, 0, 0, 0]], np.float32), Space("c", 4, frozenset({"b"}), "f"))
 
     assert hit.score == pytest.approx(0.6, abs=1e-6)  # the row keeps its whole norm
 
@@ -158,7 +158,7 @@ def test_rows_of_a_space_that_is_not_read_are_never_returned(gallery):
         vectors = draw(3000, space.dim, seed=start)
         gallery.add(numbered(start, start + 3000), vectors, space)
         reference.add(numbered(start, start + 3000), vectors, space)
-    for space in (A, twin, B, Space("a3", 4, frozenset({"b"}))):
+    for space in (A, twin, B, Space("a3", 4, frozenset({"b"}), "f")):
         queries = draw(3, space.dim, seed=7)
         hits = gallery.search(queries, space, 7)
         assert {hit.space for row in hits for hit in row} <= space.reads

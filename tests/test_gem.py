@@ -152,6 +152,28 @@ def test_a_plain_step_follows_a_gradient_that_agrees_with_the_past(make) -> None
     assert min(products) >= -1e-4
 
 
+def test_a_strategy_turns_by_its_margin() -> None:
+    """In the loop: what a turned gradient was given is at least that multiple of each finished experience's own."""
+    strategy = GEM(margin=0.5)
+    spec = {"backbone": {"name": "mlp", "inputs": [12], "hidden": [8]}, "head": {"name": "linear"}}
+    made = Learner(build(spec), strategy, optim=Optim(lr=0.02), batch_size=8)
+    project, multipliers = strategy.project, list[float]()
+
+    def watching(model) -> None:
+        before = gradients.current(model)
+        project(model)
+        added = (gradients.current(model) - before).double()
+        if added.any():
+            past = gradients.of_losses(model, strategy.memory.finished).double()
+            multipliers.extend((torch.linalg.pinv(past @ past.T) @ past @ added).tolist())
+
+    strategy.project = watching
+    for experience in Toy().experiences(3):
+        made.fit(experience)
+    assert multipliers
+    assert min(multipliers) >= 0.5 - 1e-3
+
+
 @settings(max_examples=30)
 @given(capacity=st.integers(1, 20), sizes=st.lists(st.integers(1, 15), min_size=1, max_size=8), seed=seeds)
 def test_episodes_share_their_room_equally_and_the_oldest_go(capacity: int, sizes: list[int], seed: int) -> None:

@@ -82,6 +82,20 @@ PLANTED = [
         "fold(slope.T @ given)",
         "tests/test_fisher.py::test_the_empirical_fisher_of_logistic_regression_is_the_closed_form",
     ),
+    Planted(
+        "the clock of a task is set back by rehearsal",
+        "lifelong/learning/aged.py",
+        "return torch.arange(len(self.sizes), 0, -1)",
+        "return torch.ones_like(self.sizes)",
+        "tests/test_powerlaw.py::test_rehearsal_does_not_make_a_task_younger",
+    ),
+    Planted(
+        "the clock of a sample is not set back by rehearsal",
+        "lifelong/learning/aged.py",
+        "self.last[rows] = self.last[self._drawn] = self.step",
+        "self.last[rows] = self.step",
+        "tests/test_powerlaw.py::test_without_boundaries_a_sample_that_was_rehearsed_is_young_again",
+    ),
 ]
 
 
@@ -96,6 +110,11 @@ def judged(folder: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *tests]
     quiet = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, check=False)
+
+
+def test_each_is_listed_where_promises_are_with_the_test_that_notices() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert [error.about for error in PLANTED if f"| {error.about} | `{error.caught_by}` |" not in page] == []
 
 
 @pytest.mark.slow

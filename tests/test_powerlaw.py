@@ -18,6 +18,8 @@ from lifelong.data import load
 from lifelong.errors import ConfigError, UnknownName
 from lifelong.learning import Learner, Optim
 from lifelong.learning.aged import Moments, Tasks
+from lifelong.learning.allowance import Allowance
+from lifelong.learning.budgets import Budget, cost
 from lifelong.models import build
 from lifelong.trial import Toy
 from lifelong.types import Batch, Experience
@@ -35,9 +37,11 @@ def stream(tasks: int, count: int = 24) -> list[Experience]:
     return made
 
 
-def learner(strategy: PowerLawRehearsal, setting: Toy | None = None, size: int = 7) -> Learner:
+def learner(
+    strategy: PowerLawRehearsal, setting: Toy | None = None, size: int = 7, budget: Budget | None = None
+) -> Learner:
     spec = {"backbone": {"name": "mlp", "inputs": [3], "hidden": [4], "features": 4}, "head": {"name": "linear"}}
-    return Learner(build(spec), strategy, optim=Optim(lr=0.01), batch_size=size, setting=setting)
+    return Learner(build(spec), strategy, optim=Optim(lr=0.01), batch_size=size, setting=setting, budget=budget)
 
 
 def watched(strategy: PowerLawRehearsal) -> list[list[int]]:
@@ -101,6 +105,37 @@ def test_a_small_memory_is_not_repeated_before_it_is_used_up(budget: int, expect
     assert shares(met, 3) == expected
     times = Counter(i for ids in met for i in ids)
     assert max(times.values()) == (1 if budget == 24 else 4)
+
+
+@pytest.mark.parametrize(("law", "expected"), KERNELS.items(), ids=str)
+def test_a_learner_that_allows_half_keeps_the_shares(law: tuple[str, float], expected: list[int]) -> None:
+    """3 of the 6 that come due in a step: two passes rehearse the 60 of one, and of each task as many as planned."""
+    made = PowerLawRehearsal(capacity=300, budget=60, kernel=law[0], alpha=law[1])
+    (probe := learner(PowerLawRehearsal())).fit(stream(1)[0])
+    each = cost(probe.model, stream(1)[0].train, 1)[0]
+    met, one = watched(made), learner(made, budget=Budget(flops=10 * each + 1))
+    for experience in stream(4, 70):
+        met.clear()
+        one.fit(experience, 2)
+
+    assert [len(step) for step in met] == [3] * 20
+    assert shares(met, 3) == expected
+
+
+def test_without_boundaries_only_what_a_learner_allows_is_met() -> None:
+    """Of two samples that are wanted one may come: the other's clock goes on, and none is owed to the next step."""
+    moments, allowance = Moments(4, "reservoir", 0), Allowance(1)
+    moments.add(stream(1)[0].train[:4])
+    old = moments.draw(2.0, "power", 1.0, allowance)
+
+    assert old is not None
+    assert len(old) == allowance.left_out == 1
+    moments.add(old[:0])
+    assert moments.last.bincount().tolist() == [3, 1]
+    assert moments.owed == 0.0
+    assert moments.draw(2.0, "power", 1.0, allowance) is None
+    moments.add(old[:0])
+    assert moments.last.bincount().tolist() == [3, 1]
 
 
 def test_the_budget_is_ratio_times_the_new_samples_unless_it_is_named() -> None:

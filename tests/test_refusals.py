@@ -112,7 +112,14 @@ def test_a_one_shot_iterator_is_not_silently_passed_over_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("labels", "ids"), [(["new", 1.5, "x"], None), (["new"] * 2, None), (["new"] * 3, [1, 2]), (["new"] * 3, [0.5] * 3)]
+    ("labels", "ids"),
+    [
+        (["new", 1.5, "x"], None),
+        (["new"] * 2, None),
+        (["new"] * 3, [1, 2]),
+        (["new"] * 3, [0.5] * 3),
+        (["new"] * 3, list("xyz")),
+    ],
 )
 def test_refused_labels_and_ids_leave_no_trace(labels: list[object], ids: object) -> None:
     made = learner(Strategy()).partial_fit(torch.zeros(2, 12), ["a", "b"])
@@ -121,6 +128,16 @@ def test_refused_labels_and_ids_leave_no_trace(labels: list[object], ids: object
         made.partial_fit(torch.zeros(3, 12), labels, ids)
 
     assert digest(made.state()) == before
+
+
+@pytest.mark.parametrize("name", ["naive", "replay", "slda", "dkvb", "er_ace"])
+def test_a_step_on_classes_that_nobody_knows_is_refused_and_leaves_no_trace(name: str) -> None:
+    made = learner(plugins.find("strategy", name)()).partial_fit(torch.zeros(4, 12), "abab")
+    before = digest(made.state())
+    for y, says in [([0, 77], "from 0 to 1 .* got 77"), ([-100, 1], "got -100"), ([], "at least one sample, got none")]:
+        with pytest.raises(DataError, match=says):
+            made.step(Batch.of(torch.zeros(len(y), 12), torch.tensor(y, dtype=torch.int64)))
+        assert digest(made.state()) == before
 
 
 def test_experiences_come_in_stream_order() -> None:

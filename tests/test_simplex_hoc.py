@@ -51,6 +51,15 @@ def test_both_forms_by_hand() -> None:
     assert hoc(z, z, y, 1.0, "textbook").item() == pytest.approx(sum(textbook) / 3)
 
 
+def test_rows_are_old_and_columns_new() -> None:
+    """Three classes whose old features are one: S is 1, 0, -1 in every row; exchanged, in every column."""
+    old, new = torch.eye(2).double()[[0, 0, 0]], torch.tensor([[1, 0], [0, 1], [-1, 0]]).double()
+    reference = [log(1 + 1 + exp(-1)) - 1, log(exp(1) + 1 + exp(-1)), log(exp(1) + 1 + 1) + 1]
+    textbook = 3 * [log(exp(1) + 1 + exp(-1))]
+    assert hoc(new, old, torch.arange(3), 1.0).item() == pytest.approx(sum(reference) / 3)
+    assert hoc(new, old, torch.arange(3), 1.0, "textbook").item() == pytest.approx(sum(textbook) / 3)
+
+
 @given(seed=seeds, form=st.sampled_from(["reference", "textbook"]))
 def test_only_directions_count_and_a_joint_rotation_changes_nothing(seed: int, form: str) -> None:
     new, old, y = normal(6, 4, seed=seed), normal(6, 4, seed=seed + 1), torch.arange(6) % 3

@@ -12,6 +12,7 @@ from figures import OPERATIONS
 
 from lifelong.bench.compute import forward_flops
 from lifelong.bench.matrix import AccuracyMatrix
+from lifelong.bench.spread import spread
 from lifelong.learning import Learner, Optim, Strategy
 from lifelong.models import build
 from lifelong.streams.scenario import Scenario
@@ -49,14 +50,16 @@ class Claim:
     def row(self, found: Sequence[Figures]) -> dict[str, Any]:
         """Return the claim's row for the figures of all seeds."""
         values = [self.ours(one) for one in found]
-        mean = statistics.fmean(values)
+        known = spread(values)
+        mean = known.mean
         costs = {method: _costs(method, found) for method in self.methods}
         return {
             "name": self.name,
             "about": self.about,
             "paper": self.paper,
             "ours": round(mean, 5),
-            "sd": round(statistics.stdev(values), 5) if len(values) > 1 else None,
+            "sd": round(known.sd, 5) if len(values) > 1 else None,
+            "ci95": [round(known.low, 5), round(known.high, 5)] if len(values) > 1 else None,  # of the mean
             "seeds": len(values),
             "goal": f"{self.operation} {self.limit:g}",
             "holds": OPERATIONS[self.operation](mean, self.limit),

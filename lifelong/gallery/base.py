@@ -173,7 +173,7 @@ class Gallery(Protocol):
 
         Args:
             queries: `[N, D]` floating point, finite, none of them zero; D is `space.dim`.
-            space: What made the queries; only rows of the spaces in `space.reads` are found.
+            space: What made the queries; only rows of the spaces in `space.reads` are found, all of its family.
             k: Hits wanted, 1 or more; a smaller gallery returns what there is.
             where: Payload keys and the values that they must have; a row without the key never matches.
             offset: Hits to leave out at the front, for paging; pages fit together within one `View`.
@@ -181,7 +181,7 @@ class Gallery(Protocol):
 
         Raises:
             DataError: Wrong queries, `k`, `where` or `offset`.
-            SpaceError: The space is known with another width.
+            SpaceError: The space is known with another width, or one that it reads with another family.
         """
 
     def view(self) -> View:

@@ -124,6 +124,7 @@ class EmbeddedGallery(Current):
             if names:
                 first, dead = self._store.add(names, array, space, texts)
                 seqs = range(first, first + len(names))
+                self.memory.families[space.id] = space.family
                 self._show(lambda: self.memory.put(names, seqs, space.id, array, texts, dead))
             return self._view.sequence
 

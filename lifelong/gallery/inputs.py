@@ -92,6 +92,22 @@ def renewed(rows: Sequence[Row], values: Vectors, space: Space) -> tuple[list[st
     return added([row.id for row in rows], values, space, [row.payload for row in rows])
 
 
+def readable(space: Space, families: Mapping[str, str]) -> None:
+    """Raise `SpaceError` if a space that `space` reads, itself included, is stored with another family.
+
+    Args:
+        space: Of the queries.
+        families: Of stored spaces, by id.
+    """
+    foreign = [name for name in space.reads if families.get(name, space.family) != space.family]
+    if foreign:
+        name = min(foreign)
+        raise SpaceError(
+            f"space {name!r} is stored with family={families[name]!r}, got queries of space {space.id!r} with "
+            f"family={space.family!r}; only vectors of one family may be compared"
+        )
+
+
 def unit(values: Floats) -> Doubles:
     """Return the rows of `values` `[N, D]`, none of them zero, at length 1 in float64."""
     wide = values.astype(np.float64)

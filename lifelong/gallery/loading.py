@@ -47,7 +47,7 @@ class Loader:
         memory = Memory(seal)
         with self._store.snapshot():
             catalog = self._store.catalog()
-            self._widths(memory)
+            self._spaces(memory)
             living = self._store.living()
             memory.adopt(self._parts(memory, catalog.segments), living=living)
             self._take(memory, np.setdiff1d(living, memory.covered(), assume_unique=True))
@@ -62,7 +62,7 @@ class Loader:
         with self._store.snapshot():
             catalog = self._store.catalog()
             if memory.sequence >= catalog.purged:
-                self._widths(memory)
+                self._spaces(memory)
                 dead = self._store.ended(memory.sequence)
                 for page in self._store.since(memory.sequence):
                     self._put(memory, page)
@@ -95,8 +95,10 @@ class Loader:
                     log.warning("%s; its rows are read from %s instead", error, self._store.path.name)
         return parts
 
-    def _widths(self, memory: Memory) -> None:
-        memory.widths.update({name: dim for name, (dim, _) in self._store.spaces().items()})
+    def _spaces(self, memory: Memory) -> None:
+        spaces = self._store.spaces()
+        memory.widths.update({name: dim for name, (dim, _) in spaces.items()})
+        memory.families.update({name: family for name, (_, family) in spaces.items()})
 
     def _take(self, memory: Memory, missing: Integers) -> None:
         if not len(missing):

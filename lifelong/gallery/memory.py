@@ -24,13 +24,14 @@ class Memory:
     Args:
         seal: Rows that gather before they become a part of their own.
 
-    `sequence` is the newest change in it, `widths` the width of each space that was ever written, `segments` are the
-    parts in files; all other rows are newer, or not yet in one.
+    `sequence` is the newest change in it, `widths` and `families` those of each space that was ever written, `segments`
+    are the parts in files; all other rows are newer, or not yet in one.
     """
 
     def __init__(self, seal: int) -> None:
         self.sequence = 0
         self.widths: dict[str, int] = {}
+        self.families: dict[str, str] = {}
         self.segments: list[Part] = []
         self.seal = seal
         self._lanes: dict[int, Lane] = {}
@@ -118,7 +119,7 @@ class Memory:
         """Return everything as it is now."""
         rows = {name: self._rows[code] for name, code in self._codes.items() if self._rows[code]}
         parts = (*(part for part in self.segments if part.dead < len(part)), *self.tail())
-        return FrozenView(parts, self.names, dict(self.widths), rows, self.sequence)
+        return FrozenView(parts, self.names, dict(self.widths), dict(self.families), rows, self.sequence)
 
 
 def _among(numbers: Integers, known: Integers) -> Mask:

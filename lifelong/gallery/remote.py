@@ -87,6 +87,7 @@ class RemoteView:
                 f"space {space.id!r} is stored with dim={known.dim}, got dim={space.dim}; "
                 "give another model another space id"
             )
+        inputs.readable(space, {name: self.known[name].family for name in space.reads & self.known.keys()})
         unit = inputs.queries(queries, space)
         wanted = inputs.page(k, offset)
         condition = conditions(inputs.condition(where)) if where else None

@@ -33,7 +33,6 @@ class MemoryGallery(Current):
     def __init__(self, *, seal: int = SEAL) -> None:
         self._mutex = threading.RLock()  # one change at a time; searches do not take it
         self._memory = Memory(seal)
-        self._families: dict[str, str] = {}
         self._rows: dict[str, Held] = {}  # oldest first
         self._closed = False
         self._view = self._memory.view()
@@ -56,7 +55,7 @@ class MemoryGallery(Current):
         names, array, texts = inputs.added(ids, vectors, space, payload)
         with self._mutex:
             self._open()
-            known = self._memory.widths.get(space.id, space.dim), self._families.get(space.id, space.family)
+            known = self._memory.widths.get(space.id, space.dim), self._memory.families.get(space.id, space.family)
             if known != (space.dim, space.family):
                 raise SpaceError(
                     f"space {space.id!r} is stored with dim={known[0]} and family={known[1]!r}, "
@@ -66,7 +65,7 @@ class MemoryGallery(Current):
                 seqs = range(self._memory.sequence + 1, self._memory.sequence + 1 + len(names))
                 old = [self._rows.pop(name)[0] for name in names if name in self._rows]
                 self._memory.put(names, seqs, space.id, array, texts, np.array(old, np.int64))
-                self._families[space.id] = space.family
+                self._memory.families[space.id] = space.family
                 own = array.copy()
                 self._rows |= {n: (seqs[i], space.id, own[i], texts[i]) for i, n in enumerate(names)}
                 self._view = self._memory.view()

@@ -36,6 +36,7 @@ class FrozenView:
         parts: All rows.
         names: Id of each space, by its number.
         widths: Width of each space that was ever written.
+        families: Family of each, likewise.
         rows: Living rows of each space that has any.
         sequence: Number of the newest change in it.
         plans: What `_searched` found for the spaces that somebody read.
@@ -44,6 +45,7 @@ class FrozenView:
     parts: tuple[Part, ...]
     names: tuple[str, ...]
     widths: Mapping[str, int]
+    families: Mapping[str, str]
     rows: Mapping[str, int]
     sequence: int
     plans: dict[frozenset[str], list[Allowed]] = field(default_factory=dict, compare=False, repr=False)
@@ -74,6 +76,7 @@ class FrozenView:
                 f"space {space.id!r} is stored with dim={self.widths[space.id]}, got dim={space.dim}; "
                 "give another model another space id"
             )
+        inputs.readable(space, self.families)
         unit = inputs.queries(queries, space)
         wanted = inputs.page(k, offset)
         parts = self._plan(space, inputs.condition(where))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, final
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lifelong.learning.allocation import log_weights
+from lifelong.learning.allowance import Allowance, allowed
 from lifelong.learning.buffers import make_buffer
 from lifelong.learning.passes import FirstPass
 from lifelong.learning.schedule import Schedule
@@ -48,10 +50,14 @@ class Tasks:
         self.first.begin(experience)
         self.schedule.begin(counts, self.sizes, new)
 
-    def draw(self, new: int) -> Batch | None:
-        """Return the old samples that accompany the next `new` new ones."""
-        rows = self.schedule.rows(new)
+    def draw(self, new: int, allowance: Allowance | None = None) -> Batch | None:
+        """Return the old samples that accompany the next `new` new ones, as many as are allowed."""
+        rows = self.schedule.rows(new, allowance)
         return self.memory.take(rows) if self.memory is not None and len(rows) else None
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the draw to come."""
+        return self.schedule.undo()
 
     def add(self, batch: Batch) -> None:
         """Offer new samples to the running task's sample."""
@@ -111,29 +117,45 @@ class Moments:
         self.memory, self.first = make_buffer(buffer, capacity, seed), FirstPass()
         self.last, self.step = torch.zeros(capacity, dtype=torch.int64), 0
         self.owed = 0.0  # the fraction of a sample that earlier steps did not draw
+        self._drawn = torch.empty(0, dtype=torch.int64)  # rows of this step
         self.random = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
         return len(self.memory)
 
-    def draw(self, count: float, kernel: str, alpha: float) -> Batch | None:
-        """Return `count` different samples on the average, one after the other by the odds of their ages; meet them."""
+    def draw(self, count: float, kernel: str, alpha: float, allowance: Allowance | None = None) -> Batch | None:
+        """Return `count` different samples on the average, one after the other by the odds of their ages.
+
+        They are met when the step ends. What is not allowed is not drawn: its clock goes on, and it is not owed either.
+        """
+        self._drawn = self._drawn[:0]
         self.owed += count
         whole = int(self.owed)
         self.owed -= whole
         if not whole or not len(self.memory):
             return None
         weights = log_weights(self.step - self.last[: len(self.memory)], kernel, alpha)
+        winners = allowed(allowance, min(whole, int(weights.isfinite().sum())))
+        if not winners:
+            return None
         race = torch.empty_like(weights).exponential_(generator=self.random)  # first past the post: those odds
-        runners = min(whole, int(weights.isfinite().sum()))
-        rows = (weights - race.log()).topk(runners).indices
-        self.last[rows] = self.step
-        return self.memory.store.all.take(rows)
+        self._drawn = (weights - race.log()).topk(winners).indices
+        return self.memory.store.all.take(self._drawn)
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the draw to come."""
+        owed, random = self.owed, self.random.get_state()
+
+        def back() -> None:
+            self.owed, self._drawn = owed, self._drawn[:0]
+            self.random.set_state(random)
+
+        return back
 
     def add(self, batch: Batch) -> None:
-        """Offer new samples; a step ends here."""
+        """Offer new samples; a step ends here: what was drawn for it is met."""
         rows, _ = self.memory.add(batch)
-        self.last[rows] = self.step
+        self.last[rows] = self.last[self._drawn] = self.step
         self.step += 1
 
     def end(self) -> None:

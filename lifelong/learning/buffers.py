@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import torch
@@ -104,6 +104,10 @@ class Reservoir:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""
         return self.store.all.take(draw_rows(len(self.store), count, self.random))
 
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the draws to come."""
+        return drawing(self.random)
+
     def shuffled(self) -> Batch:
         """Return all samples in a drawn order; any first of them are a uniform sample again."""
         return self.store.all.take(torch.randperm(len(self), generator=self.random))
@@ -156,6 +160,10 @@ class ClassBalanced:
     def draw(self, count: int) -> Batch:
         """Return `count` samples drawn uniformly, without repeats as long as there are enough."""
         return self.store.all.take(draw_rows(len(self.store), count, self.random))
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the draws to come."""
+        return drawing(self.random)
 
     def shuffled(self) -> Batch:
         """Return all samples in a drawn order, the classes taking turns; any first of them are balanced again."""
@@ -213,6 +221,16 @@ def make_buffer(policy: str, capacity: int, seed: int = 0) -> Reservoir | ClassB
     if policy not in POLICIES:
         raise UnknownName.among("buffer policy", policy, POLICIES)
     return POLICIES[policy](capacity, seed)
+
+
+def drawing(random: torch.Generator) -> Callable[[], None]:
+    """Return what takes a generator back to where it is now."""
+    state = random.get_state()
+
+    def back() -> None:
+        random.set_state(state)
+
+    return back
 
 
 def draw_rows(size: int, count: int, random: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lifelong.errors import ConfigError
 from lifelong.labels import LabelMap
-from lifelong.learning.strategy import Needs, State, Strategy
+from lifelong.learning.strategy import Needs, State, Strategy, Undo
 from lifelong.types import Batch, Experience, Output
 
 
@@ -75,6 +75,16 @@ class Chain(Strategy):
         """Let each begin, in order."""
         for s in self.strategies:
             s.begin(model, experience)
+
+    def undo(self) -> Undo:
+        """Return what takes back what all of them are about to change."""
+        found = [s.undo() for s in self.strategies]
+
+        def every() -> None:
+            for back in found:
+                back()
+
+        return every
 
     def augment(self, batch: Batch) -> Batch:
         """Hand the batch from one to the next."""

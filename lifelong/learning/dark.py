@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -51,6 +52,10 @@ class DarkMemory:
         """Return `count` samples drawn uniformly, and their logits `[count, C]` (NaN where a class was not known)."""
         rows = draw_rows(len(self), count, self.samples.random)
         return self.samples.store.all.take(rows), self.logits[rows]
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the draws to come."""
+        return self.samples.undo()
 
     def state(self) -> State:
         """Return samples, logits and the generator's state."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lifelong.batching import stack
 from lifelong.errors import DataError
+from lifelong.types import Batch
 
 
 def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
@@ -19,6 +22,39 @@ def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
     if not math.isfinite(x.sum().item()) and not bool(x.isfinite().all()):
         bad = int((~x.isfinite()).flatten(1).any(1).sum())
         raise DataError(f"{bad} of {len(x)} inputs hold NaN or infinity; drop or repair them, nothing was learned")
+
+
+def check_classes(y: Tensor, known: int) -> None:
+    """Raise `DataError` unless there are class indices `y` `[N]`, all of them of `known` labels."""
+    if not len(y):
+        raise DataError("a step needs at least one sample, got none")
+    low, high = (v.item() for v in y.aminmax())
+    if low < 0 or high >= known:
+        raise DataError(
+            f"class indices run from 0 to {known - 1} ({known} known labels), got {low if low < 0 else high}; "
+            "register the label first, or hand it to partial_fit"
+        )
+
+
+def unlabelled(x: object, y: object, ids: object, first: int) -> tuple[Batch, list[object]]:
+    """Return samples without class indices, and their labels as they were given.
+
+    Args:
+        x: Inputs `[N, ...]`, tensor, array or list.
+        y: N labels.
+        ids: Sample ids `[N]`; None counts from `first`.
+        first: See `ids`.
+
+    Raises:
+        DataError: They do not belong together, or ids are no integers.
+    """
+    inputs = x if isinstance(x, Tensor) else stack(list(x))  # type: ignore[call-overload]
+    labels = y.tolist() if isinstance(y, Tensor | np.ndarray) else list(y)  # type: ignore[call-overload]
+    try:
+        numbers = torch.arange(first, first + len(labels)) if ids is None else torch.as_tensor(ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"ids must be integers [N], got {type(ids).__name__} ({error}); number the samples") from error
+    return Batch.of(inputs, torch.zeros(len(labels), dtype=torch.int64), numbers), labels
 
 
 def task_mask(tasks: Mapping[int, Sequence[int]], classes: int) -> Tensor:

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lifelong.batching import stack
 from lifelong.errors import ConfigError, DataError
 from lifelong.labels import Label, LabelMap
 from lifelong.learning.analytic import Stack, loss_of
 from lifelong.learning.budgets import Budget, Spending
-from lifelong.learning.inputs import allow, check_inputs, task_mask
+from lifelong.learning.inputs import allow, check_classes, check_inputs, task_mask, unlabelled
 from lifelong.learning.optimizers import Optim, advance, load_named_state, named_state, straight, trained
 from lifelong.learning.ranks import ALONE, Ranks
 from lifelong.learning.setting import Setting
@@ -144,36 +142,23 @@ class Learner:
             y: N labels, strings or integers.
             ids: Stable sample ids `[N]`; counted on from the samples seen so far unless given.
         """
-        inputs = x if isinstance(x, Tensor) else stack(list(x))  # type: ignore[call-overload]
-        labels = y.tolist() if isinstance(y, Tensor | np.ndarray) else list(y)  # type: ignore[call-overload]
-        first = self.counters["samples"]
-        numbers = torch.arange(first, first + len(labels)) if ids is None else torch.as_tensor(ids)
-        self._check(inputs)
-        batch = Batch.of(inputs, torch.zeros(len(labels), dtype=torch.int64), numbers)  # refused before labels are new
+        batch, labels = unlabelled(x, y, ids, self.counters["samples"])
+        self._check(batch.x)  # before labels are new
         self.labels.register(labels)
         batch = replace(batch, y=self.labels.encode(labels))
         self.model.train()
         for start in range(0, len(batch), self.batch_size):
-            self.step(batch[start : start + self.batch_size])
+            self._step(batch[start : start + self.batch_size])
         return self
 
     def step(self, batch: Batch) -> float:
         """Take one training step on new samples with class indices; return the loss.
 
         Raises:
-            DataError: The inputs are not finite or of a wrong shape; nothing has changed.
+            DataError: The inputs are not finite or of a wrong shape, or a class is unknown; nothing has changed.
         """
-        self._check(batch.x)
-        if len(self.labels) > self._room:
-            self._grow()
-        batch = batch.to(self.device) if self.device.type != "cpu" else batch
-        loss = self._descend(batch) if self._parameters else 0.0
-        if not self._parameters:
-            with torch.no_grad():
-                self.strategy.observe(self.model, batch, self.ranks.forward(self.model, batch))
-        self.counters["steps"] += 1
-        self.counters["samples"] += len(batch)
-        return loss
+        check_classes(batch.y, len(self.labels))
+        return self._step(batch)
 
     def outputs(self, x: Tensor, task: int = -1) -> Output:
         """Return features `[N, D]` and logits `[N, C]` (C known classes) on the CPU; nothing changes."""
@@ -253,7 +238,7 @@ class Learner:
             self.model.train()
         skip, size, order = at["batch"], self.batch_size, self.random if self.shuffle else None
         for batch in experience.batches(size, order, self.labels, skip=skip, check=self._check):
-            self.step(batch)
+            self._step(batch)
             at["batch"] += 1
             if on_step:
                 on_step()
@@ -263,16 +248,30 @@ class Learner:
             )
         at["epoch"], at["batch"] = at["epoch"] + 1, 0
 
+    def _step(self, batch: Batch) -> float:
+        self._check(batch.x)
+        if len(self.labels) > self._room:
+            self._grow()
+        batch = batch.to(self.device) if self.device.type != "cpu" else batch
+        loss = self._descend(batch) if self._parameters else 0.0
+        if not self._parameters:
+            with torch.no_grad():
+                self.strategy.observe(self.model, batch, self.ranks.forward(self.model, batch))
+        self.counters["steps"] += 1
+        self.counters["samples"] += len(batch)
+        return loss
+
     def _descend(self, batch: Batch) -> float:
         strategy, model = self.strategy, self.model
         assert self._optimizer is not None
         if self.optim.rate.moves:
             self.optim.turn(self._optimizer, self.counters["samples"] - self.position.get("warmed", 0), self.batch_size)
         self._spending.before(strategy, model, batch)
-        mixed = strategy.augment(batch)
+        undo, mixed = strategy.undo(), strategy.augment(batch)
         out, loss, back = loss_of(self._stack, self.ranks, strategy, model, mixed)
         value = loss.item()
         if not math.isfinite(value):
+            undo()
             raise DataError(f"the loss became {value} at step {self.counters['steps']}; lower the learning rate")
         for parameter in self._parameters.values():  # what zero_grad does, without its profiling hooks
             parameter.grad = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -33,8 +34,17 @@ class ClassMeans:
             kept = self.sums.to(z).reshape(len(self.counts), -1) if len(self.counts) else z[:0]
             self.sums = torch.cat([kept, z.new_zeros(max(room, 0), z.shape[1])])
             self.counts = torch.cat([self.counts.to(y), y.new_zeros(max(room, 0))])
-        self.sums.index_add_(0, y, z)
-        self.counts.index_add_(0, y, torch.ones_like(y))
+        self.sums = self.sums.index_add(0, y, z)  # a new one: an undo may want the old one back
+        self.counts = self.counts.index_add(0, y, torch.ones_like(y))
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back all that is added from here on."""
+        sums, counts = self.sums, self.counts
+
+        def back() -> None:
+            self.sums, self.counts = sums, counts
+
+        return back
 
     def loss(self, features: Tensor, y: Tensor, scale: float) -> Tensor:
         """Return the cross-entropy of scale * cos(features, class means) with `y`, over the classes that have one.

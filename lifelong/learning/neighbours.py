@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
@@ -35,6 +36,15 @@ class OldRows:
         kept = self.rows.to(rows) if len(self.rows) else rows[:0]
         self.rows = torch.cat([kept, rows])[-self.room :]
         self.y, self.ids = torch.cat([self.y.to(y), y])[-self.room :], torch.cat([self.ids.to(ids), ids])[-self.room :]
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back all that is added from here on."""
+        rows, y, ids = self.rows, self.y, self.ids
+
+        def back() -> None:
+            self.rows, self.y, self.ids = rows, y, ids
+
+        return back
 
     def loss(self, features: Tensor, y: Tensor, ids: Tensor, scale: float) -> Tensor:
         """Return the mean of -log of the share that the right class has in sum_j exp(scale * cos(feature, row_j)).

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from lifelong.learning.passes import FirstPass
-from lifelong.learning.strategy import State, Strategy
+from lifelong.learning.strategy import State, Strategy, Undo
 from lifelong.types import Batch, Experience, Output
 
 
@@ -15,7 +15,7 @@ class Remembering(Strategy):
     """Offers the new samples of the first pass over an experience to `memory`; what is done with it, others say.
 
     Args:
-        memory: Has `add(batch)`, `state()`, `restore(state)` and a length, such as `Reservoir`.
+        memory: Has `add(batch)`, `undo()`, `state()`, `restore(state)` and a length, such as `Reservoir`.
     """
 
     def __init__(self, memory: Any) -> None:  # noqa: ANN401 - of several shapes
@@ -24,6 +24,11 @@ class Remembering(Strategy):
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Start counting the first pass."""
         self.first.begin(experience)
+
+    def undo(self) -> Undo:
+        """Return what takes back the step's draws."""
+        back: Undo = self.memory.undo()
+        return back
 
     def observe(self, model: nn.Module, batch: Batch, out: Output) -> None:
         """Offer the new samples to the memory, once each."""

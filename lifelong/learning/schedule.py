@@ -1,12 +1,17 @@
-"""When which old sample is met again, so that a pass over new samples meets each task an exact number of times."""
+"""When which old sample is met again, so that a pass over new samples meets each task an exact number of times.
+
+A budget of the learner makes it fewer, in the same shares.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from lifelong.learning.allowance import Allowance, allowed
 from lifelong.learning.buffers import draw_rows
 
 
@@ -17,12 +22,16 @@ class Schedule:
     When s new samples of a pass have come, so have floor(s R / N) of its R old ones, each time drawn from those that
     the pass still owes. Within a pass no sample of a task comes again before all of that task came equally often.
 
+    Where an allowance gives fewer than have come due, those that come are again drawn from all that is owed, and the
+    others stay owed: the shares of the tasks are kept, and their exact numbers take more than one pass of new samples.
+
     Args:
         seed: Of its own generator.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.random = torch.Generator().manual_seed(seed)
+        self.left = self.order = torch.empty(0, dtype=torch.int64)
         self.clear()
 
     def begin(self, counts: Tensor, sizes: Tensor, new: int) -> None:
@@ -41,11 +50,11 @@ class Schedule:
         nothing = torch.empty(0, dtype=torch.int64)
         self.begin(nothing, nothing, 1)
 
-    def rows(self, new: int) -> Tensor:
-        """Return the rows of memory `[M]` i64 that accompany the next `new` new samples."""
+    def rows(self, new: int, allowance: Allowance | None = None) -> Tensor:
+        """Return the rows of memory `[M]` i64 that accompany the next `new` new samples, as many as are allowed."""
         total = int(self.counts.sum())
         due = total * (self.seen + new) // self.new - total * self.seen // self.new
-        self.seen += new
+        self.seen, due = self.seen + new, allowed(allowance, due)
         parts = [torch.empty(0, dtype=torch.int64)]
         while due:
             part = min(due, int(self.left.sum()))
@@ -54,6 +63,16 @@ class Schedule:
             if not self.left.any():
                 self._next_pass()
         return torch.cat(parts)
+
+    def undo(self) -> Callable[[], None]:
+        """Return what takes back the rows to come: they are owed again."""
+        left, order, seen, random = self.left, self.order, self.seen, self.random.get_state()
+
+        def back() -> None:
+            self.left, self.order, self.seen = left, order, seen
+            self.random.set_state(random)
+
+        return back
 
     def state(self) -> dict[str, Any]:
         """Return what is planned, what is still owed, and the generator's state."""
@@ -88,7 +107,7 @@ class Schedule:
         task = torch.searchsorted(ends, places, right=True).sort().values
         taken = task.bincount(minlength=len(self.left))
         nth = torch.arange(count) - (taken.cumsum(0) - taken)[task] + (self.counts - self.left)[task]
-        self.left -= taken
+        self.left = self.left - taken  # a new one: an undo may want the old one back
         start = self.sizes.cumsum(0) - self.sizes
         rows: Tensor = self.order[start[task] + nth % self.sizes[task]]
         return rows

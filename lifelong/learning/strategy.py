@@ -10,7 +10,7 @@ The loss is cross-entropy unless `loss` replaces it. Around an experience: `adap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,6 +24,11 @@ from lifelong.types import Batch, Experience, Output
 State = dict[str, Any]  # nested; tensors and plain values only
 PARTS = frozenset({"head", "weights", "space"})  # classifier; what the gradient moves, by name; where embeddings lie
 KINDS = frozenset({"class-il", "domain-il", "task-il", "data-il", "online"})
+Undo = Callable[[], None]
+
+
+def nothing() -> None:
+    """Take nothing back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,13 @@ class Strategy:
 
     def begin(self, model: nn.Module, experience: Experience) -> None:
         """Prepare for `experience`; its classes already have indices and the head has room for them."""
+
+    def undo(self) -> Undo:
+        """Return what takes back all that `augment`, `loss` and `penalty` are about to change of `state()`.
+
+        Asked before every step, called where the loss is not finite: a refused batch leaves no trace.
+        """
+        return nothing
 
     def augment(self, batch: Batch) -> Batch:
         """Return what the model is to be trained on in this step: `batch`, first, and what follows it."""

@@ -37,14 +37,15 @@ def recall_at_1(
     Among equally near rows the first counts.
 
     Args:
-        queries: `[N, D]`, at least one row.
+        queries: `[N, D]` floating point, at least one row; of any scale.
         query_labels: `[N]` i64.
-        gallery: `[M, D']`, at least one row.
+        gallery: `[M, D']` floating point, at least one row; the wider type of both is compared in.
         gallery_labels: `[M]` i64.
         same: Query i and gallery row i are the same sample: leave that pair out (then N = M >= 2).
 
     Raises:
-        DataError: Shapes do not belong together, there is nothing to compare, or a value is not finite.
+        DataError: Shapes do not belong together, there is nothing to compare, features are no floating point numbers,
+            or a value is not finite.
 
     >>> e = torch.eye(3)
     >>> recall_at_1(e[:, :2], torch.tensor([0, 1, 2]), e, torch.tensor([0, 1, 2]))  # the third query is zero
@@ -97,11 +98,27 @@ def templates(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return one row per class, `[C, D]` and its label `[C]`: the mean of its unit features, scaled to unit length.
 
     A gallery of templates makes `recall_at_1` a 1:N identification, as CL2R and IAM-CL2R measure it.
+
+    Raises:
+        DataError: As for `recall_at_1`; or a label is negative: samples of unknown labels are no class.
     """
     _check(features, labels, "features")
-    unit, classes = torch.nn.functional.normalize(features, dim=1), labels.unique()
+    if int(labels.min()) < 0:
+        raise DataError(f"the labels of templates count from 0, got {int(labels.min())}; leave unknown samples out")
+    unit, classes = _unit(features), labels.unique()
     means = torch.stack([unit[labels == label].mean(0) for label in classes])
-    return torch.nn.functional.normalize(means, dim=1), classes
+    return _unit(means), classes
+
+
+def _near_one(features: Tensor) -> Tensor:
+    """Return rows times powers of two that bring their largest values near 1: lengths neither over- nor underflow."""
+    exponent = features.abs().amax(1, keepdim=True).frexp().exponent.clamp(-126, 126)  # of 0, too: it stays 0
+    return features.ldexp(-exponent)
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Return rows `[N, D]` at length 1; zero rows stay zero."""
+    return torch.nn.functional.normalize(_near_one(features), dim=1)
 
 
 def _similarities(
@@ -114,9 +131,10 @@ def _similarities(
         raise DataError("queries and gallery are not the same samples: there must be two or more, of the same labels")
     width, size = min(queries.shape[1], gallery.shape[1]), max(1, BLOCK // len(gallery))
     # The norm of a query scales all of its similarities alike, so only the gallery's norms can change the order.
-    rows = torch.nn.functional.normalize(gallery, dim=1)[:, :width].T
-    blocks = zip(queries.split(size), query_labels.split(size), strict=True)
-    products = ((block[:, :width] @ rows, y) for block, y in blocks)
+    kind = torch.promote_types(torch.promote_types(queries.dtype, gallery.dtype), torch.float32)
+    rows = _unit(gallery.to(kind))[:, :width].T
+    blocks = zip(_near_one(queries[:, :width].to(kind)).split(size), query_labels.split(size), strict=True)
+    products = ((block @ rows, y) for block, y in blocks)
     return _without_self(products, size) if same else products
 
 
@@ -198,6 +216,10 @@ def _check(features: Tensor, labels: Tensor, what: str) -> None:
         raise DataError(
             f"{what} need features [N, D] and labels [N] with N, D >= 1, "
             f"got {list(features.shape)} and {list(labels.shape)}"
+        )
+    if not features.is_floating_point() or labels.is_floating_point():
+        raise DataError(
+            f"{what} need floating point features and integer labels, got {features.dtype} and {labels.dtype}"
         )
     if not torch.isfinite(features).all():
         raise DataError(f"the features of the {what} are not finite; check the model that made them")

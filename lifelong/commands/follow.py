@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -115,8 +116,9 @@ def run(
         with leading(ranks), locate(source, on_gap=told.on_gap, limit=told.record_bytes, patient=True) as found:
             where = located(registry, create=True, copy=run_folder / "registry") if registry else None
             observers = _observers(health_file or run_folder / NAME, metrics_port, metrics_host, as_json)
-            stop, arrival = Event(), Arrival(observers)
+            stop, reload, arrival = Event(), Event(), Arrival(observers)
             stop_by_signal(stop)
+            signal.signal(signal.SIGHUP, lambda *_: reload.set())
             run_folder.mkdir(parents=True, exist_ok=True)
             with FileLock(run_folder / ".lock", LOCKED):
                 inputs = shape(run_folder, model, model_set, None if allow_major else where, found, stop, arrival,
@@ -141,6 +143,8 @@ def run(
             watch.obey()
             if stop.is_set():  # a signal came in between
                 follower.stop.set()
+            if reload.is_set():
+                os.kill(os.getpid(), signal.SIGHUP)
             _until_stopped(watch, as_json)
 
 

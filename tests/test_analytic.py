@@ -85,6 +85,7 @@ def same(one: Learner, other: Learner) -> bool:
     return all(torch.equal(mine["model"][name], t) for name, t in theirs["model"].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_training_ends_with_the_bits_of_autograd(name):
     make = STRATEGIES[name]

@@ -57,6 +57,7 @@ def test_every_sample_of_a_stream_is_kept_with_the_same_odds(
     assert chi_square(counts, runs, capacity) < quantile
 
 
+@pytest.mark.slow
 def test_within_a_class_every_sample_is_kept_with_the_same_odds() -> None:
     """Also in a class that had to give up half of its rows: 99.9 % quantile with 29 degrees is 58.3."""
     counts, runs = torch.zeros(60), 500

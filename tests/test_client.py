@@ -193,6 +193,7 @@ def test_a_repeated_admin_call_has_the_key_of_the_first(server):
     assert asked(server)[4] == ("POST", "/v1/admin/rollback", {"why": "x"})
 
 
+@pytest.mark.slow
 def test_an_awaited_client_has_as_many_requests_under_way_as_connections(server):
     """Also more than the event loop's own threads: all of them meet in the server."""
     count = 40

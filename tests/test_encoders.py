@@ -107,6 +107,7 @@ def test_building_touches_no_global_random_state_and_depends_on_no_seed(lite: Cl
     assert all(torch.equal(a, b) for a, b in zip(lite.parameters(), other.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_it_rebuilds_with_its_own_weights(tmp_path: Path) -> None:
     made = model()
     made.grow(2)

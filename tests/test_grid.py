@@ -152,6 +152,7 @@ def test_a_budget_of_rehearsals_stops_at_it():
     assert 500 <= found["counters"]["rehearsed"] < 500 + SMALL.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["replay", "derpp"])
 def test_a_budget_of_memory_makes_the_memory_fit(strategy):
     """As large as fits: never over it, and at least nine tenths of it are used."""
@@ -160,6 +161,7 @@ def test_a_budget_of_memory_makes_the_memory_fit(strategy):
     assert 0.9 * 400_000 < found["bytes"]["strategy"] <= 400_000
 
 
+@pytest.mark.slow
 def test_what_outgrows_its_memory_stops():
     """EWC keeps two numbers for each weight: after the first experience it is over the budget."""
     whole = cell.run(replace(SMALL, strategy="ewc")).result
@@ -253,6 +255,7 @@ def test_versions_that_differ_are_told(grid, tmp_path):
     assert versions(grid, other) == {"torch": (grid.cost(JOBS[0])["torch"], "1.0")}
 
 
+@pytest.mark.slow
 def test_a_stream_without_boundaries_is_predicted_then_learned():
     job = Job(scenario="online-fmnist-small", strategy="nmc", options={"size": 100})
     found = cell.run(job).result

@@ -301,6 +301,7 @@ def test_a_sample_is_met_again_with_the_odds_of_its_age_in_steps(law: tuple[str,
     assert float(((counts - expected)[some] ** 2 / expected[some]).sum()) < 16.3
 
 
+@pytest.mark.slow
 def test_two_draws_of_one_step_differ_and_have_the_odds_of_successive_draws() -> None:
     """P({i, j}) = p_i p_j / (1 - p_i) + p_j p_i / (1 - p_j); 99.9 % quantile with 2 degrees: 13.8."""
     moments = Moments(3, "reservoir", 0)

@@ -89,6 +89,7 @@ def pieces(folder):
     return written
 
 
+@pytest.mark.slow
 def test_a_push_that_is_cut_off_anywhere_leaves_whole_versions_and_the_next_one_completes_it(memory, tmp_path):
     local = Registry(tmp_path / "local", create=True)
     local.publish(numbered.numbered(1))

@@ -24,6 +24,7 @@ def test_a_log_returns_what_has_room_and_at_least_one(tmp_path):
         assert len(log.poll(1000)) == 27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tells", [True, False], ids=["it goes by room", "it returns as many as were asked for"])
 def test_the_queue_holds_no_more_bytes_than_was_said(tells, tmp_path, monkeypatch):
     bad = [(f"b{i}", b"?" * 900) for i in range(100)]

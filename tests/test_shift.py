@@ -168,6 +168,7 @@ def test_crashed_around_a_drift_it_ends_with_the_same_bits(tmp_path):
     assert states[0]["windows"]["index"] >= 2
 
 
+@pytest.mark.slow
 def test_a_candidate_that_was_asked_for_and_could_not_be_made_yet_is_part_of_a_commit(tmp_path):
     """The registry may be gone just then: after a crash it is still wanted."""
     one, two = (followed(tmp_path, name, "publish")[0].trainee.publisher for name in ("one", "two"))

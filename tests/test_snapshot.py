@@ -351,6 +351,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path):
         Snapshot.load(tmp_path / "none")
 
 
+@pytest.mark.slow
 def test_any_flipped_byte_anywhere_is_refused(tmp_path):
     """All bytes of the manifest and every 7th of the others, each with one bit turned."""
     folder = saved(tmp_path)

@@ -141,6 +141,7 @@ def test_a_stream_is_followed_its_letters_listed_replayed_and_dropped(tmp_path):
     assert "101" in run(*line[:-2], "--follow", "max_classes=3")
 
 
+@pytest.mark.slow
 def test_letters_are_dropped_from_what_the_run_is_by_then_and_no_commit_goes(tmp_path, monkeypatch):
     """A trainer commits between the look at the folder and the lock; it keeps 8 commits, and they stay."""
     log, folder = streams.log(tmp_path / "log", [*streams.samples(64), ("bad", b"?")]), tmp_path / "run"

@@ -88,6 +88,7 @@ def test_only_bytes_are_texts(minilm: MiniLM) -> None:
         minilm(torch.zeros(2, 3))
 
 
+@pytest.mark.slow
 def test_streams_of_mails_hold_their_features_in_the_order_of_time(minilm: MiniLM, tmp_path: Path) -> None:
     """As the encoder gives them, kept on disk; labels and ids are those of the mails."""
     x = padded(*(f"mail {i}" for i in range(24)))

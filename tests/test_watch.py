@@ -217,6 +217,7 @@ def values(instruments):
     return {(name, *labels.values()): value for name, labels, value in instruments.telemetry.samples()}
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_run(tmp_path, quick):
     stream = streams.log(tmp_path / "log", [*streams.messy(160), ("p", b"?"), ("large", b"x" * 5000)])
     registry = Registry(tmp_path / "registry", create=True)

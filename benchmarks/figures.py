@@ -31,11 +31,16 @@ def figure(name: str, value: float | None, unit: str, operation: str = "", limit
     holds = OPERATIONS[operation](value, limit) if operation and value is not None else None
     return {
         "name": name,
-        "value": None if value is None else float(f"{value:.4g}"),
+        "value": None if value is None else rounded(value),
         "unit": unit,
         "goal": goal,
         "holds": holds,
     }
+
+
+def rounded(value: float) -> float:
+    """Return four digits of a measure; a count stays as it is."""
+    return float(value) if float(value).is_integer() else float(f"{value:.4g}")
 
 
 def line(row: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lifelong import files
 from lifelong.cli import cli
 from lifelong.telemetry import SERVING, TRAINING
 from serving.settings import Settings, table
@@ -84,7 +85,7 @@ def test_every_alert_says_what_is_wrong_and_the_page_what_to_do() -> None:
 
 def test_every_setting_that_is_set_exists_and_can_be_read() -> None:
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["server"]["environment"]
-    pods = [c for d in documents() if d["kind"] == "Deployment" for c in d["spec"]["template"]["spec"]["containers"]]
+    pods = [c for d in documents() if d["kind"] == "StatefulSet" for c in d["spec"]["template"]["spec"]["containers"]]
     for environment in [compose, *({e["name"]: e["value"] for e in pod["env"]} for pod in pods)]:
         assert set(environment) <= {name for name, _, _ in table()}
         loaded = Settings.load(environment)
@@ -112,8 +113,8 @@ def test_the_unit_of_the_trainer_runs_the_sample_and_is_locked_down() -> None:
 
 
 def test_containers_are_locked_down_and_probed() -> None:
-    (deployment,) = [d for d in documents() if d["kind"] == "Deployment"]
-    pod = deployment["spec"]["template"]["spec"]
+    (pods,) = [d for d in documents() if d["kind"] == "StatefulSet"]
+    pod = pods["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert f"USER {pod['securityContext']['runAsUser']}" in (ROOT / "Dockerfile").read_text()
@@ -121,15 +122,18 @@ def test_containers_are_locked_down_and_probed() -> None:
     assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert pods["spec"]["updateStrategy"]["type"] == "RollingUpdate"
     drain = next(float(e["value"]) for e in container["env"] if e["name"] == "LIFELONG_DRAIN_SECONDS")
     seen = container["readinessProbe"]["periodSeconds"] * container["readinessProbe"]["failureThreshold"]
     assert seen <= drain < pod["terminationGracePeriodSeconds"] - 30  # BentoML waits 30 s for its workers
     (service,) = [d for d in documents() if d["kind"] == "Service"]
-    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == pods["spec"]["template"]["metadata"]["labels"]
     claims = {d["metadata"]["name"] for d in documents() if d["kind"] == "PersistentVolumeClaim"}
     used = {v["persistentVolumeClaim"]["claimName"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
     assert claims == used
+    own = {c["metadata"]["name"] for c in pods["spec"]["volumeClaimTemplates"]}
+    assert own == {"state"}  # two pods on one state would write one gallery, and hide each other's workers
+    assert {m["name"] for m in container["volumeMounts"]} == own | {v["name"] for v in pod["volumes"]}
 
 
 def test_the_files_that_compose_mounts_are_there() -> None:
@@ -141,3 +145,15 @@ def test_the_files_that_compose_mounts_are_there() -> None:
     for port in [p for service in compose["services"].values() for p in service["ports"]]:
         assert port.startswith("127.0.0.1:")
     yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+
+
+def test_what_a_swap_costs_is_what_was_measured() -> None:
+    """The numbers of the page, from the committed results."""
+    found = files.parse_json(files.read_file(ROOT / "benchmarks" / "results" / "swap.json"))["figures"]
+    rows = {row["name"]: row["value"] for row in found}
+    words = " ".join((ROOT / "docs" / "operate.md").read_text().split())
+    few, many = (f"{rows[f'swap_{size}_seconds']:.3f}".lstrip("0") for size in (10_000, 1_000_000))
+    assert f"At a million rows a swap took {many} s, at 10,000 rows {few} s" in words
+    large, small = rows["backfill_lite0_1000000_seconds"] / 60, rows["backfill_served_1000000_seconds"]
+    assert f"takes {large:.0f} minutes with EfficientNet-lite0" in words
+    assert f"and {small:.0f} seconds with the small network" in words

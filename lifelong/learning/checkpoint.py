@@ -113,6 +113,7 @@ class Checkpoints:
         number = numbers[-1] + 1 if numbers else 1
         named = {path: self._bases.keep(copy) for path, copy in bases.items()}
         data = safetensors.torch.save(tensors)
+        tensors.clear()  # nobody else has these copies: what is held while the disk is written is half as much
         body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data), "bases": named}
         with files.scratch(self.folder) as aside:
             files.write_new(aside / TENSORS, data)

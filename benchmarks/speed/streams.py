@@ -38,7 +38,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cuber": {"looks": 1},
 }
 BY_TASK = "it compares each task with all earlier ones, and keeps a basis of each: that is the method"
-EXEMPT = {"trgp": BY_TASK, "cuber": BY_TASK, "joint": "it passes over all samples so far: that is the method"}
+ALL_SO_FAR = "it passes over all samples so far: that is the method"
+EXEMPT = {"trgp": BY_TASK, "cuber": BY_TASK, "joint": ALL_SO_FAR, "cumulative": ALL_SO_FAR}
 LEFT_OUT = {"bt2"}  # each experience makes a version that is wider: after a thousand of them, by 16,000 coordinates
 
 

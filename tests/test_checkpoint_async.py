@@ -1,12 +1,19 @@
 """Commits that are written while training goes on: what was copied is what is saved, and no failure is lost."""
 
+import errno
+import hashlib
+import resource
+import signal
 import threading
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from lifelong import files, plugins, trial
 from lifelong.learning.checkpoint import Checkpoints
+from lifelong.learning.packing import write_tensors
 
 
 @pytest.mark.slow
@@ -79,3 +86,32 @@ def test_a_failure_is_told_by_the_next_call_and_only_once(tmp_path, monkeypatch)
         commits.wait()
         assert commits.latest() == {"i": 3}
         assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_tensors_are_written_from_their_memory_with_the_bytes_of_the_library(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(12.0).reshape(3, 4), "b": torch.tensor(7)}
+
+    sha256, size = write_tensors(tmp_path / "file", tensors)
+
+    expected = safetensors.torch.save(tensors)
+    assert (tmp_path / "file").read_bytes() == expected
+    assert (sha256, size) == (hashlib.sha256(expected).hexdigest(), len(expected))
+
+
+def test_a_file_system_that_takes_no_more_is_told_by_its_number(tmp_path: Path) -> None:
+    """A real limit on the size of files; the commits before it are there, and the next one is made."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Checkpoints(tmp_path / "run", keep=3) as commits:
+        commits.commit({"x": torch.zeros(3)})
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+            with pytest.raises(OSError, match="File too large") as caught:
+                commits.commit({"x": torch.zeros(10_000)})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert caught.value.errno == errno.EFBIG
+        assert commits.numbers() == [1]
+        assert [path.name for path in (tmp_path / "run").iterdir() if path.name.startswith(".tmp-")] == []
+        assert commits.commit({"x": torch.zeros(10_000)}) == 2

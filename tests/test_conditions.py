@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import streams
 import torch
+from safetensors import SafetensorError
 from streams import follower, log, messy, samples
 
 from lifelong import files
@@ -36,17 +38,27 @@ def outcome(made):
 @pytest.mark.parametrize("part", ["state.safetensors", "manifest.json"])
 def test_a_disk_that_is_full_for_a_while_holds_training_up_and_loses_nothing(part, tmp_path, caplog, monkeypatch):
     """Whichever file does not fit, at commits that are waited for and at those that are not."""
-    stream, write, calls = log(tmp_path / "log", messy(160)), files.write_new, []
+    stream, calls = log(tmp_path / "log", messy(160)), []
+    write, save = files.write_new, safetensors.torch.save_file
     whole, made = follower(stream, tmp_path / "whole"), follower(stream, tmp_path / "run")
     whole.run()
 
-    def full(path, data):
+    def fits(path):
         calls.append(path.name)
-        if path.name == part and calls.count(part) in (2, 3):
+        return path.name != part or calls.count(part) not in (2, 3)
+
+    def full(path, data):
+        if not fits(path):
             raise OSError(28, "No space left on device")
         write(path, data)
 
+    def full_for_tensors(tensors, path):
+        save(tensors, path)  # a part of it is there
+        if not fits(path):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
     monkeypatch.setattr(files, "write_new", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full_for_tensors)
     monkeypatch.setattr(made.stop, "wait", lambda seconds: False)
     made.run()
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lifelong import files
 from lifelong.errors import ArtifactError, LifelongError
+from lifelong.learning.packing import write_tensors
 from lifelong.learning.patched import Base, Patched
 
 NAME, SUFFIX = "base", ".safetensors"
@@ -32,10 +33,15 @@ class Bases:
         """Write the base of a copy (a new one, if it is wanted) unless it is there already; return its sha256."""
         base = Base(copy.whole()) if copy.wish else copy.base
         if not base.sha256 or not self._path(base.sha256).exists():
-            data = safetensors.torch.save({NAME: base.tensor.cpu().contiguous()})
-            base.sha256 = files.digest(data)
             self.folder.mkdir(exist_ok=True)
-            files.write_atomic(self._path(base.sha256), data)
+            aside = files.scratch_name(self.folder)
+            try:
+                base.sha256, _ = write_tensors(aside, {NAME: base.tensor.cpu().contiguous()})
+                aside.replace(self._path(base.sha256))
+            except BaseException:
+                aside.unlink(missing_ok=True)
+                raise
+            files.sync(self.folder)
         if copy.wish:
             copy.wish.base = base
         return base.sha256

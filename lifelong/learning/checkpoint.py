@@ -27,7 +27,7 @@ from torch import Tensor
 from lifelong import files
 from lifelong.errors import ArtifactError, ConfigError, LifelongError
 from lifelong.learning.bases import Bases
-from lifelong.learning.packing import MARK, State, pack, unpack
+from lifelong.learning.packing import MARK, State, pack, unpack, write_tensors
 from lifelong.learning.patched import Patched
 
 __all__ = ["MARK", "Checkpoints", "State", "pack", "unpack"]
@@ -112,11 +112,9 @@ class Checkpoints:
         numbers = self.numbers()
         number = numbers[-1] + 1 if numbers else 1
         named = {path: self._bases.keep(copy) for path, copy in bases.items()}
-        data = safetensors.torch.save(tensors)
-        tensors.clear()  # nobody else has these copies: what is held while the disk is written is half as much
-        body = {"format": FORMAT, "state": plain, "sha256": files.digest(data), "size": len(data), "bases": named}
         with files.scratch(self.folder) as aside:
-            files.write_new(aside / TENSORS, data)
+            sha256, size = write_tensors(aside / TENSORS, tensors)
+            body = {"format": FORMAT, "state": plain, "sha256": sha256, "size": size, "bases": named}
             files.write_new(
                 aside / MANIFEST, files.canonical_json({**body, "self": files.digest(files.canonical_json(body))})
             )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from lifelong import files
 from lifelong.errors import DataError
 from lifelong.learning.patched import Base, Patched
 
@@ -75,3 +82,21 @@ def unpack(tensors: dict[str, Tensor], plain: Any, bases: Mapping[str, Tensor] |
     if isinstance(plain, list):
         return [unpack(tensors, value, bases) for value in plain]
     return plain
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, int]:
+    """Write a file of tensors, flushed, straight from their memory; return its sha256 and its size in bytes.
+
+    Raises:
+        OSError: It could not be written; a part of it may be there.
+    """
+    try:
+        safetensors.torch.save_file(tensors, path)
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
+    path.chmod(0o644)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return files.sha256(path), path.stat().st_size

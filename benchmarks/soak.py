@@ -1,6 +1,9 @@
 """The long proofs, as one file of results: every end-to-end test at its full count (see `make soak`).
 
-Prints one JSON line per figure: how many proofs held, failed, and were skipped.
+    python benchmarks/soak.py --out benchmarks/results/soak.json
+    python benchmarks/soak.py --out benchmarks/results/soak.json tests/e2e/test_follow_kill.py      # these anew
+
+Prints one JSON line per figure: how many proofs held, failed, and were skipped. Each has the commit that it ran on.
 """
 
 import argparse
@@ -39,24 +42,27 @@ def figures(tests: dict[str, str]) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Run pytest on everything marked e2e with LIFELONG_SOAK set, and write what came of each test."""
+    """Run pytest on what is marked e2e with LIFELONG_SOAK set, and write what came of each test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, help="File for the results.")
     parser.add_argument(
         "--json", action="store_true", help="Print figures as JSON lines (the default, and only, form)."
     )
+    parser.add_argument("paths", nargs="*", help="Only these files; what is known of others stays as it is.")
     options = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        line = [sys.executable, "-m", "pytest", "-m", "e2e", "--timeout=3000", f"--junitxml={report}"]
+        line = [sys.executable, "-m", "pytest", "-m", "e2e", "--timeout=3000", f"--junitxml={report}", *options.paths]
         subprocess.run(line, cwd=ROOT, env={**os.environ, "LIFELONG_SOAK": "1"}, check=False)
-        tests = outcomes(report)
-    rows = figures(tests)
+        tests = {name: {"outcome": what, "commit": commit.strip()} for name, what in outcomes(report).items()}
+    if options.paths and options.out and options.out.exists():
+        tests = json.loads(options.out.read_text())["tests"] | tests
+    rows = figures({name: test["outcome"] for name, test in tests.items()})
     for row in rows:
         print(json.dumps(row))
     if options.out:
-        result = {"commit": commit.strip(), "figures": rows, "tests": tests}
+        result = {"figures": rows, "tests": tests}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     return 0 if all(row["holds"] for row in rows) else 1
 

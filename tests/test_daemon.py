@@ -143,8 +143,8 @@ def test_the_gate_never_sees_test_samples(tmp_path):
     seen = []
 
     made = learner()
-    inner = made.step
-    made.step = lambda batch: (seen.extend(batch.ids.tolist()), inner(batch))[1]
+    inner = made._step
+    made._step = lambda batch: (seen.extend(batch.ids.tolist()), inner(batch))[1]
     trainer = Trainer(made, stream(), tmp_path, plan=PLAN)
     trainer.run()
     held = torch.cat([trainer._training[i].test.ids for i in range(2)]).tolist()

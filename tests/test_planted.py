@@ -71,8 +71,8 @@ PLANTED = [
     Planted(
         "the Fisher information of a batch's mean gradient, through convolutions",
         "lifelong/learning/fisher.py",
-        "part = {name: fold(g).sum(0) for name, g in",
-        "part = {name: fold(g.mean(0)) * len(g) for name, g in",
+        "return {name: fold(g).sum(0) for name, g in",
+        "return {name: fold(g.mean(0)) * len(g) for name, g in",
         "tests/test_fisher.py::test_a_convolutional_model_is_measured_sample_by_sample_too",
     ),
     Planted(

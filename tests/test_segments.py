@@ -527,7 +527,7 @@ if os.geteuid() == 0:
 assert not os.access(sys.argv[1], os.W_OK)
 try:
     with EmbeddedGallery(sys.argv[1], readonly=True) as gallery:
-        hits = gallery.search(np.ones((1, 10), np.float32), Space("b", 10, frozenset({"a"})), 9999)
+        hits = gallery.search(np.ones((1, 10), np.float32), Space("b", 10, frozenset({"a"}), family="f"), 9999)
         print(len(hits[0]), len(gallery.rows(limit=9999)), gallery.refresh(), gallery.stats().segments)
 except LifelongError as error:
     print(type(error).__name__, error)

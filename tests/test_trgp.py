@@ -210,8 +210,8 @@ def test_arguments_out_of_range_are_refused(wrong):
 
 
 @pytest.mark.slow
-def test_every_law_holds():
-    assert [v for v in checks.check(TRGP) if v.outcome != "holds"] == []
+def test_every_law_holds_but_that_it_keeps_something_of_each_task():
+    assert [(v.law, v.outcome) for v in checks.check(TRGP) if v.outcome != "holds"] == [("bounded memory", "exempt")]
 
 
 @pytest.mark.slow

@@ -156,7 +156,8 @@ def _notes(body: Mapping[str, Any]) -> Iterator[str]:
     absent = set(GRIDS) - {row["scenario"] for row in body["standings"]}
     if missing or absent:
         yield ""
-        yield f"Not run yet: {', '.join([f'{missing} cells', *(f'`{name}`' for name in sorted(absent))])}."
+        cells = [f"{missing} cells"] if missing else []
+        yield f"Not run yet: {', '.join([*cells, *(f'`{name}`' for name in sorted(absent))])}."
     yield ""
     yield "Left out: " + "; ".join(f"`{name}` ({reason})" for name, reason in sorted(body["excluded"].items())) + "."
 

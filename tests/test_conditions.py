@@ -98,6 +98,7 @@ def test_a_registry_that_cannot_be_made_is_one_line(tmp_path):
         locate(tmp_path / "file" / "registry", create=True)
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_a_day_forward_and_back_changes_no_bit(tmp_path, monkeypatch):
     """Of the records, whose order is that of their offsets, or of a trainer, whose pauses do not go by that clock."""
     records, jumps, now = samples(120), [0.0, 86400.0, -86400.0, 3600.0], time.time

@@ -167,6 +167,7 @@ def test_the_pull_is_the_gradient_of_its_closed_form():
         assert bool(found.abs().sum() > 0) == bool(moved)
 
 
+@pytest.mark.slow
 def test_a_strong_pull_holds_free_spans_where_they_were():
     """Down to steps of its own size, lr * pull in each layer."""
 

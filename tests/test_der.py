@@ -122,6 +122,7 @@ def test_without_both_weights_it_is_naive() -> None:
     assert len(ends) == 1
 
 
+@pytest.mark.slow
 def test_in_a_task_incremental_stream_the_distance_stays_finite() -> None:
     """Logits of other tasks' classes are -inf there."""
     for strategy in (DarkReplay(), DarkReplayPlus(), AsymmetricReplay()):

@@ -71,6 +71,7 @@ def test_an_image_is_encoded_alike_alone_and_among_others(lite: Classifier) -> N
     assert lite.backbone(x[:0]).shape == (0, 1280)
 
 
+@pytest.mark.slow
 def test_tokens_are_the_positions_of_the_last_maps_and_features_their_mean() -> None:
     """To rounding, so a model that reads tokens writes into the space of one that does not."""
     x = images(encoders.ROWS + 3, 3, 96, 96)

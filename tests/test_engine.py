@@ -33,6 +33,7 @@ def test_ours_and_the_loop_by_hand_do_the_same_work():
     assert left_out["value"] is None and left_out["holds"] is None and "not installed" in left_out["skipped"]
 
 
+@pytest.mark.slow
 def test_unequal_work_is_refused(monkeypatch):
     """If ours ended elsewhere than the loop by hand, there would be nothing to compare."""
     monkeypatch.setattr(engine, "LR", 0.01)

@@ -391,6 +391,7 @@ def test_stats_count_living_rows_by_space(gallery):
     assert gallery.view().spaces == {"b"}
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded_when_the_same_ids_are_written_again_and_again(tmp_path):
     with EmbeddedGallery(tmp_path, seal=16) as gallery:
         for turn in range(200):

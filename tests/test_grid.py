@@ -136,6 +136,7 @@ def test_the_best_comes_first_and_others_are_tested_against_it(grid):
     assert all(row["protocol"] == "conventional" for row in rows)
 
 
+@pytest.mark.slow
 def test_a_budget_stops_learning_and_says_so():
     free = cell.run(SMALL).result
     short = cell.run(replace(SMALL, flops=free["flops"] / 4)).result
@@ -217,6 +218,7 @@ def test_the_report_says_everything_in_one_file(grid):
     assert {row["protocol"] for row in found["standings"]} == {"conventional"}
 
 
+@pytest.mark.slow
 def test_parquet_holds_the_same_rows(grid):
     parquet = pytest.importorskip("pyarrow.parquet")
     bench_report.write(grid)

@@ -66,6 +66,7 @@ def test_a_file_of_the_same_name_with_other_samples_is_refused_and_not_left_out(
         assert told["appended"] == appended
 
 
+@pytest.mark.slow
 def test_trimming_what_was_read_waits_for_every_run_until_it_is_forgotten(tmp_path):
     """One run is at its start, one at the end; a reader of an older version, `trainer`, counts as well."""
     log, folder = streams.log(tmp_path / "log", streams.samples(64)), tmp_path / "one" / "run"

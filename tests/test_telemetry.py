@@ -102,6 +102,7 @@ def started(folder, version):
     return process
 
 
+@pytest.mark.slow
 def test_workers_are_summed_and_the_dead_forgotten(tmp_path):
     """Counters of a killed worker stay in the sum; its live version does not stay for ever."""
     one, two = started(tmp_path, 1), started(tmp_path, 2)

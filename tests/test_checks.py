@@ -129,16 +129,11 @@ class Aliasing(Strategy):
         self.count = state["count"]
 
 
-@final
-class Nostalgic(Strategy):
-    """Goes through all past experiences in each step; its state is one number."""
+class Counting(Strategy):
+    """Knows how many experiences have ended, and nothing else."""
 
     def __init__(self) -> None:
         self.past = 0
-
-    def observe(self, model, batch, out):
-        for _ in range(self.past):
-            batch.x.sum()
 
     def end(self, model, experience):
         self.past += 1
@@ -148,6 +143,15 @@ class Nostalgic(Strategy):
 
     def restore(self, state):
         self.past = state["past"]
+
+
+@final
+class Nostalgic(Counting):
+    """Goes through all past experiences in each step; its state is one number."""
+
+    def observe(self, model, batch, out):
+        for _ in range(self.past):
+            batch.x.sum()
 
 
 @final
@@ -169,25 +173,13 @@ class Widening(Strategy):
 
 
 @final
-class Stubborn(Strategy):
+class Stubborn(Counting):
     """Learns the first experience only; of the later ones it keeps naming old classes."""
-
-    def __init__(self) -> None:
-        self.past = 0
 
     def project(self, model):
         if self.past:
             for p in model.parameters():
                 p.grad = None
-
-    def end(self, model, experience):
-        self.past += 1
-
-    def state(self):
-        return {"past": self.past}
-
-    def restore(self, state):
-        self.past = state["past"]
 
 
 @final

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import figures
 import torch
 
 from lifelong.client import Client
+from lifelong.commands import processes
 from lifelong.data import load
 
 sys.path.insert(0, str(figures.ROOT / "tests" / "support"))
@@ -49,13 +49,10 @@ def traffic(client: Client) -> None:
 
 def pictures(demo: Path, out: Path) -> None:
     """Serve a copy of a demo, use it, and take both pictures."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        here = Path(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        here, port = Path(folder), processes.free_port()
         for part in ("registry", "state"):
             shutil.copytree(demo / part, here / part)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
         line = ["--registry", str(here / "registry"), "--state", str(here / "state"), "--port", str(port), "--insecure"]
         server = subprocess.Popen([sys.executable, "-m", "lifelong", "serve", *line])
         try:
@@ -70,8 +67,7 @@ def pictures(demo: Path, out: Path) -> None:
                     browser.picture(out / name)
                     print(out / name, *browser.complaints)
         finally:
-            server.terminate()
-            server.wait(60)
+            processes.end(server)
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 from figures import ROOT, figure
 
 from lifelong.client import Client
+from lifelong.commands.processes import free_port
 from lifelong.sources.log import Log
 from lifelong.sources.record import encode
 
@@ -69,9 +69,7 @@ def lags(root: Path, rounds: int, registry: str = "") -> list[float]:
         log.append((f"first-{i}", encode(*sample(random))) for i in range(64))
     first = trainer(root, registry, "--follow", "until=end")
     subprocess.run(first, env=environment, check=True, stdout=subprocess.DEVNULL)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     serve = [sys.executable, "-m", "lifelong.cli", "serve", "--registry", registry, "--state"]
     serve += [str(root / "state"), "--port", str(port), "--insecure"]
     server, follower = running(serve, root, environment), running(trainer(root, registry), root, environment)

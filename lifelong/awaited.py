@@ -67,8 +67,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Wait for what is under way, then close the connections and end the threads."""
-        for _ in range(self._connections):
+        """Wait for what is under way, then close the connections and end the threads; closing twice is fine."""
+        count, self._connections = self._connections, 0
+        for _ in range(count):
             (await self._free.get()).close()
         self._threads.shutdown()
 

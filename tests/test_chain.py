@@ -67,6 +67,13 @@ def test_who_would_undo_the_other_is_named(first: str, second: str, what: str) -
             chain()
 
 
+def test_a_chain_in_a_chain_is_its_parts() -> None:
+    """Who looks at each part, for its budget say, sees the strategies and no chain."""
+    one, two, three = find("replay")(), find("ewc")(), find("lwf")()
+
+    assert Chain(one, Chain(two, Chain(three))).parts == (one, two, three)
+
+
 def test_what_is_owned_is_known() -> None:
     for name in NAMES:
         assert find(name).owns | find(name).uses <= PARTS

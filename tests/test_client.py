@@ -136,6 +136,18 @@ def test_a_client_reads_what_it_wrote(client, server):
     assert sequences(server) == [None, None, "7", "7", None]
 
 
+def test_an_awaited_client_is_closed_twice_without_harm(server):
+    """By hand inside the block, and by the end of the block."""
+
+    async def twice():
+        async with AsyncClient(server.url, connections=2) as pool:
+            await pool.versions()
+            await pool.close()
+        await pool.close()
+
+    asyncio.run(asyncio.wait_for(twice(), 20))
+
+
 def test_clients_of_one_pool_read_what_any_of_them_wrote(server):
     """The connections of an AsyncClient share the number."""
 

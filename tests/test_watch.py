@@ -244,7 +244,7 @@ def test_metrics_are_those_of_the_run(tmp_path, quick):
 
 def test_a_way_back_counts_nothing_twice(tmp_path):
     one, vital = Instruments(), {
-        "samples": 10, "duplicates": 0, "published": 0, "refused": 0, "reasons": {}, "model": 0, "recent": 0,
+        "samples": 10, "duplicates": 0, "published": 0, "refused": 0, "reasons": {}, "late": 0, "model": 0, "recent": 0,
         "majority": 0, "no_change": 0,
     }  # fmt: skip
     for samples in (10, 30, 20, 35):

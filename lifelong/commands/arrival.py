@@ -18,7 +18,7 @@ from lifelong.release.registry import Registry
 from lifelong.sources.base import Source
 
 NOTHING: dict[str, Any] = {
-    "samples": 0, "duplicates": 0, "published": 0, "refused": 0, "letters": 0, "step": 0, "positions": {},
+    "samples": 0, "duplicates": 0, "published": 0, "refused": 0, "letters": 0, "late": 0, "step": 0, "positions": {},
     "reasons": {}, "lag": None, "model": math.nan, "recent": math.nan, "majority": math.nan, "no_change": math.nan,
 }  # fmt: skip
 

@@ -34,7 +34,7 @@ class Instruments:
             self.telemetry.gauge("lifelong_train_accuracy", vital[who], who=who)
         self._grown("lifelong_train_samples_total", vital["samples"])
         self._grown("lifelong_train_duplicates_total", vital["duplicates"])
-        self._grown("lifelong_train_late_files_total", vital.get("late", 0))
+        self._grown("lifelong_train_late_files_total", vital["late"])
         for outcome in ("published", "refused"):
             self._grown("lifelong_train_candidates_total", vital[outcome], outcome=outcome)
         for reason, count in vital["reasons"].items():

@@ -28,7 +28,7 @@ from lifelong.following.schema import Schema
 from lifelong.following.settings import Follow
 from lifelong.following.trainee import Trainee
 from lifelong.learning import Learner
-from lifelong.learning.checkpoint import Checkpoints, State, pack, unpack
+from lifelong.learning.checkpoint import Checkpoints, State, copied
 from lifelong.locks import FileLock
 from lifelong.plan import Plan
 from lifelong.release.registry import Registry
@@ -236,7 +236,7 @@ class Follower:
         return {**self.trainee.state(), "intake": self.intake.state()}
 
     def _copy(self) -> State:
-        return {**unpack(*pack(self._state()))}
+        return copied(self._state())
 
     def _restore(self, state: State) -> None:
         self.trainee.restore(state)

@@ -34,13 +34,9 @@ class Bases:
         base = Base(copy.whole()) if copy.wish else copy.base
         if not base.sha256 or not self._path(base.sha256).exists():
             self.folder.mkdir(exist_ok=True)
-            aside = files.scratch_name(self.folder)
-            try:
-                base.sha256, _ = write_tensors(aside, {NAME: base.tensor.cpu().contiguous()})
-                aside.replace(self._path(base.sha256))
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
+            with files.scratch(self.folder) as aside:
+                base.sha256, _ = write_tensors(aside / NAME, {NAME: base.tensor.cpu().contiguous()})
+                (aside / NAME).replace(self._path(base.sha256))
             files.sync(self.folder)
         if copy.wish:
             copy.wish.base = base

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import combinations
 from typing import final
 
@@ -30,13 +30,13 @@ class Chain(Strategy):
         if not strategies or not all(isinstance(s, Strategy) for s in strategies):
             raise ConfigError(f"a Chain takes strategies, got {[type(s).__name__ for s in strategies]}")
         self.strategies = strategies
-        for one, other in combinations(_leaves(self), 2):
+        for one, other in combinations(self.parts, 2):
             _refuse_clash(one, other)
 
     @property
     def parts(self) -> tuple[Strategy, ...]:
-        """The strategies, in order."""
-        return self.strategies
+        """The strategies, in order; of a chain among them, its own."""
+        return tuple(part for s in self.strategies for part in s.parts)
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
@@ -93,15 +93,8 @@ class Chain(Strategy):
         return batch
 
     def loss(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
-        """Return the one loss that replaces cross-entropy, None if all leave it.
-
-        Raises:
-            ConfigError: Two of them replace it.
-        """
-        given = [(type(s).__name__, loss) for s in self.strategies if (loss := s.loss(model, batch, out)) is not None]
-        if len(given) > 1:
-            raise ConfigError(f"{' and '.join(name for name, _ in given)} both replace the loss; chain one of them")
-        return given[0][1] if given else None
+        """Return the loss that replaces cross-entropy, None if all leave it; no two of them replace it."""
+        return next((loss for s in self.strategies if (loss := s.loss(model, batch, out)) is not None), None)
 
     def penalty(self, model: nn.Module, batch: Batch, out: Output) -> Tensor | None:
         """Return the sum of what they give, None if none gives any."""
@@ -152,11 +145,6 @@ class Chain(Strategy):
     def summary(self) -> dict[str, float]:
         """Return all numbers; a later strategy's wins over an earlier one's of the same name."""
         return {name: value for s in self.strategies for name, value in s.summary().items()}
-
-
-def _leaves(strategy: Strategy) -> Iterator[Strategy]:
-    for part in strategy.parts:
-        yield from _leaves(part) if isinstance(part, Chain) else (part,)
 
 
 def _refuse_clash(one: Strategy, other: Strategy) -> None:

@@ -27,10 +27,10 @@ from torch import Tensor
 from lifelong import files
 from lifelong.errors import ArtifactError, ConfigError, LifelongError
 from lifelong.learning.bases import Bases
-from lifelong.learning.packing import MARK, State, pack, unpack, write_tensors
+from lifelong.learning.packing import MARK, State, copied, pack, unpack, write_tensors
 from lifelong.learning.patched import Patched
 
-__all__ = ["MARK", "Checkpoints", "State", "pack", "unpack"]
+__all__ = ["MARK", "Checkpoints", "State", "copied", "pack", "unpack"]
 
 log = logging.getLogger("lifelong.checkpoint")
 

@@ -84,6 +84,12 @@ def unpack(tensors: dict[str, Tensor], plain: Any, bases: Mapping[str, Tensor] |
     return plain
 
 
+def copied(state: State) -> State:
+    """Return a nested state of plain values and of copies of all its tensors."""
+    found: State = unpack(*pack(state))
+    return found
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> tuple[str, int]:
     """Write a file of tensors, flushed, straight from their memory; return its sha256 and its size in bytes.
 

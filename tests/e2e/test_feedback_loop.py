@@ -36,7 +36,7 @@ def train(folder) -> None:
     """The trainer's command, until the stream has no more."""
     before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     line = ["train", "--source", str(folder / "state" / "stream"), "--follow", "until=end", "--follow"]
-    line += [f"publish_samples={START}", "--strategy", "replay", "--run", str(folder / "run")]
+    line += [f"publish_samples={START}", "--strategy", "replay", "--allow-major", "--run", str(folder / "run")]
     done = CliRunner().invoke(cli, [*line, "--registry", str(folder / "registry")], catch_exceptions=False)
     for number, handler in before:
         signal.signal(number, handler)

@@ -31,6 +31,7 @@ from serving.shelf import Shelf
 from serving.slot import Slot
 from serving.stream import Stream
 from serving.traces import Traces
+from serving.traffic import Traffic
 
 Part = TypeVar("Part")
 GLANCE_SECONDS = 5.0
@@ -52,6 +53,7 @@ class Runtime:
         self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
         self.crew = Crew(settings.state / "workers")
+        self.traffic = Traffic(self.crew)
         self.stream = Stream(Path(settings.stream or settings.state / "stream"), settings.feedback_backlog)
         self._following = Following(settings.remote, settings.registry, settings.remote_seconds)
         self._remembered: Remembered | None = None
@@ -98,7 +100,7 @@ class Runtime:
         """Open everything, and go live if there is something to go live with; raises what its parts raise."""
         settings = self.settings
         self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
-        self._telemetry = Telemetry(folder=self._multiprocess)
+        self._telemetry = Telemetry(folder=self._multiprocess, ask=self.traffic.readings)
         self._traces = Traces(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
@@ -189,10 +191,13 @@ class Runtime:
     def swapped(self, outcome: str, seconds: float) -> None:
         """A pointer was followed."""
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
-        if outcome != "rejected":
-            if self._slot is not None:
-                self.crew.write(report(self._slot))  # before anything that waits for a disk
+        if outcome == "rejected":
+            self.telemetry.count("lifelong_rejected_total", gate=self.slot.rejected[0].gate)
+        else:
+            self.crew.write(report(self.slot))  # before anything that waits for a disk
             self.telemetry.observe("lifelong_swap_seconds", seconds)
+            for phase, took in self.slot.swaps[0].phases.items():
+                self.telemetry.observe("lifelong_swap_phase_seconds", took, phase=phase)
             self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
     def polled(self) -> None:
@@ -203,6 +208,7 @@ class Runtime:
         if slot is None or shelf is None:
             return
         self.crew.write(report(slot))
+        self.traffic.write(slot, self.mirror.tallies)
         beside = slot.trials.beside
         waiting = self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0

@@ -47,11 +47,10 @@ class States:
     """
 
     def __init__(self, slot: Slot, workers: Sequence[Report], events: Sequence[Event]) -> None:
-        self._live: set[int | None] = {slot.version}
-        self._live.update(worker.version for worker in workers)
+        self._live = {slot.version, *(worker.version for worker in workers)}
         self._kept, self._held = set(slot.retired), set(slot.trials.beside.held)
         self._ready = {version for worker in workers for version in worker.ready}
-        self._was_live = self._kept | {event.version for event in events if event.pointer is not None}
+        self._was_live = self._kept | {e.version for e in events if e.pointer is not None and e.version is not None}
         self._rejected = {r.version: State("rejected", r.gate, r.reason) for r in slot.rejected[::-1]}
         for worker in workers:
             for version, why in worker.refused.items():

@@ -204,8 +204,7 @@ class Runtime:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
         self.ending.check()
         self.keys.refresh()
-        slot, shelf = self._slot, self._shelf
-        if slot is None or shelf is None:
+        if (slot := self._slot) is None or (shelf := self._shelf) is None:
             return
         self.crew.write(report(slot))
         self.traffic.write(slot, self.mirror.tallies)
@@ -217,14 +216,13 @@ class Runtime:
         shown = (view.sequence, slot.version, pointer, beside.rollout.seq, waiting, glance)
         if shown == self._shown:
             return
-        trial = beside.rollout.canary
         self._shown, stats = shown, shelf.stats()
         lost = unreadable(slot.live, stats.by_space) if slot.version else 0
         for name, value in (
             ("lifelong_live_version", slot.version or 0),
             ("lifelong_pointer_version", pointer),
             ("lifelong_canary_version", beside.canary.version if beside.canary else 0),
-            ("lifelong_canary_share", trial.share if beside.canary and trial else 0),
+            ("lifelong_canary_share", trial.share if beside.canary and (trial := beside.rollout.canary) else 0),
             ("lifelong_shadow_version", beside.shadow.version if beside.shadow else 0),
             ("lifelong_feedback_backlog", waiting),
             ("lifelong_gallery_rows", stats.rows),

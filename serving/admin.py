@@ -119,7 +119,7 @@ def rollout_state(runtime: Runtime, request_id: str) -> answers.RolloutState:
         rollout = Rollouts(runtime.registry()).read()
     except NotFound:  # no registry yet
         rollout = Rollout()
-    told = {key: dict(asdict(tally)) for key, tally in list(runtime.mirror.tallies.items())}
+    told = {key: tally.numbers() for key, tally in list(runtime.mirror.tallies.items())}
 
     def trial(kind: Kind) -> answers.Trial | None:
         found = getattr(rollout, kind)

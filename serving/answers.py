@@ -177,17 +177,40 @@ class GalleryState(Status):
 
 
 class Refusal(BaseModel):
-    """A candidate that was not let in, and why; version is null where the pointer itself could not be read."""
+    """A version that was not let in, by which gate and why; version is null where the pointer could not be read."""
 
     version: int | None
     sha256: str | None
+    gate: str = Field(description="pointer, fetch, build, warm, labels, input or compatibility.")
     reason: str
 
 
-class Published(BaseModel):
-    """One version of the registry, and what the gate said of it."""
+class Refused(BaseModel):
+    """A candidate that the trainer's gate refused: it got no number; gates are the checks that it failed."""
+
+    time: str
+    who: str
+    gates: list[str]
+    reason: str
+
+
+class Swapped(BaseModel):
+    """A version that went live in the worker that answers: when (seconds since 1970), and the seconds of each phase."""
 
     version: int
+    outcome: str
+    time: float
+    seconds: float
+    phases: dict[str, float] = Field(description="fetch, build, warm and flip; only flip where it was held ready.")
+
+
+class Published(BaseModel):
+    """One version of the registry, what became of it, and what the gate said of it."""
+
+    version: int
+    state: str = Field(description="candidate, validated, warm, live, retired or rejected.")
+    gate: str = Field(description="What rejected it; empty if nothing did.")
+    reason: str = Field(description="Why it was rejected; empty if it was not.")
     level: str | None = Field(description="patch, minor, major (old rows cannot be read), or null: nobody judged it.")
     report: dict[str, Any] | None
 
@@ -208,6 +231,8 @@ class Versions(Status):
     health: dict[str, float] = Field(description="Figures of the live version's embedding, as the gate found them.")
     retired: list[int]
     rejected: list[Refusal]
+    refused: list[Refused]
+    swaps: list[Swapped]
     pointer: int | None
     total: int
     versions: list[Published]

@@ -84,8 +84,9 @@ class Crew:
         return found
 
     def leave(self) -> None:
-        """Take this worker's file away."""
-        (self.folder / f"{os.getpid()}.json").unlink(missing_ok=True)
+        """Take this worker's files away."""
+        for path in self.folder.glob(f"{os.getpid()}.*"):
+            path.unlink(missing_ok=True)
 
 
 def _runs(pid: str) -> bool:

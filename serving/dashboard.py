@@ -12,7 +12,6 @@ import hashlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +80,11 @@ class Dashboard:
                 told[name] = make("").model_dump()
             except LifelongError as error:
                 told[name] = {"problem": str(error)}
-        told["traffic"] = traffic(self.runtime.telemetry.samples())
+        samples = self.runtime.telemetry.samples()
+        told |= {"traffic": traffic(samples), "answers": answers(samples)}
         try:
             registry = self.runtime.registry()
-            told["events"] = [event(each) for each in registry.history()[-NEWEST:][::-1]]
+            told["events"] = [event(each) for each in registry.history(NEWEST)[::-1]]
             told["compatibility"] = compatibility(registry)
         except LifelongError:  # no registry yet, or an event of it is damaged
             told |= {"events": [], "compatibility": []}
@@ -92,8 +92,9 @@ class Dashboard:
 
 
 def event(each: Any) -> dict[str, Any]:  # noqa: ANN401 - an Event
-    """Return one event as plain values, without its report."""
-    return {name: value for name, value in asdict(each).items() if name != "report"}
+    """Return one event as plain values; of its report only the gates that refused."""
+    plain = {name: value for name, value in vars(each).items() if name != "report"}
+    return {**plain, "gates": each.report.gates if each.report and not each.report.passed else []}
 
 
 def compatibility(registry: Registry) -> list[dict[str, Any]]:
@@ -138,6 +139,24 @@ def traffic(samples: list[tuple[str, dict[str, str], float]]) -> list[dict[str, 
         if route and row["requests"]
     ]
     return sorted(rows, key=lambda row: -row["requests"])
+
+
+def answers(samples: list[tuple[str, dict[str, str], float]]) -> list[dict[str, Any]]:
+    """Return answers, mean and 99th percentile in seconds of each version that answers or is compared, newest first."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for name, labels, value in samples:
+        if name.startswith("lifelong_version_seconds"):
+            row = found.setdefault((labels["kind"], int(labels["version"])), {})
+            part = labels.get("le") or name.rpartition("_")[2]
+            row[part] = row.get(part, 0.0) + value  # over the workers
+    rows = []
+    for (kind, version), row in found.items():
+        count, seconds = row.pop("count"), row.pop("sum")
+        p99 = quantile([(float(bound), value) for bound, value in row.items()], 0.99)
+        rows.append(
+            {"kind": kind, "version": version, "answers": int(count), "mean": seconds / (count or 1), "p99": p99}
+        )
+    return sorted(rows, key=lambda row: (-int(row["version"] or 0), row["kind"]))
 
 
 def quantile(buckets: list[tuple[float, float]], share: float) -> float | None:

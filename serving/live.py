@@ -16,8 +16,10 @@ from lifelong.errors import ArtifactError, NotFinite, SpaceError, Unavailable
 from lifelong.gallery.base import Hit, View, Where
 from lifelong.labels import Label
 from lifelong.release.health import FIGURES
+from lifelong.release.registry import Registry
 from lifelong.release.snapshot import Snapshot
 from lifelong.types import Output, Space
+from serving.steps import step
 
 Floats = npt.NDArray[np.float32]
 WILD = "the model's answer to x is not finite; scale x to the range it was trained on"
@@ -39,6 +41,7 @@ class Live:
         level: `major` if it could not read what was read before it; see `lifelong.release.report.Report`.
         health: Figures of its embedding, as the gate found them; see `lifelong.release.health`.
         view: The gallery at the moment the request began; None outside a request.
+        took: Seconds that it took to `fetch`, `build` and `warm` it, in this worker.
     """
 
     version: int
@@ -50,6 +53,7 @@ class Live:
     level: str | None = None
     health: Mapping[str, float] = field(default_factory=dict)
     view: View | None = None
+    took: Mapping[str, float] = field(default_factory=dict)
 
     def bound(self, view: View | None) -> Live:
         """Return this version with the gallery as a request finds it."""
@@ -111,21 +115,45 @@ class Live:
         return said
 
 
-def prepare(snapshot: Snapshot, version: int, sha256: str) -> Live:
+def manifest_id(registry: Registry, version: int) -> str:
+    """Return the SHA-256 of a version's manifest; raises what reading it raises."""
+    with step("fetch"):
+        return str(registry.manifest(version)["sha256"])
+
+
+def brought(registry: Registry, version: int, sha256: str) -> Live:
+    """Read, rebuild, check and warm up a version; raises like `prepare`, and what reading raises."""
+    took: dict[str, float] = {}
+    with step("fetch", took):
+        snapshot = registry.load(version, rebuild=False)
+    return prepare(snapshot, version, sha256, took)
+
+
+def prepare(snapshot: Snapshot, version: int, sha256: str, took: dict[str, float]) -> Live:
     """Rebuild, check and warm up a version; nothing is shared with what is live.
+
+    Args:
+        snapshot: Of the version.
+        version: Its number.
+        sha256: Of its manifest.
+        took: Is told how long it took.
 
     Raises:
         ArtifactError: It cannot be rebuilt, is not finite, or does not answer as it should.
     """
-    if snapshot.input.get("dtype", "float32") != "float32":
-        raise ArtifactError(f"its input is {snapshot.input['dtype']}, this server feeds float32; train it on float32")
+    with step("input"):
+        if snapshot.input.get("dtype", "float32") != "float32":
+            got = snapshot.input["dtype"]
+            raise ArtifactError(f"its input is {got}, this server feeds float32; train it on float32")
     shape = tuple(int(n) for n in snapshot.input["shape"])
     known = {name: snapshot.metrics[f"embedding_{name}"] for name in FIGURES if f"embedding_{name}" in snapshot.metrics}
-    built, labels = snapshot.build(), tuple(snapshot.labels)
-    live = Live(version, sha256, built, labels, snapshot.space, shape, snapshot.level, known)
-    for rows in WARM_ROWS:
-        repeats = -(-rows // len(snapshot.probe.x))
-        _warm(live, snapshot.probe.x.repeat(repeats, *[1] * len(shape))[:rows])
+    with step("build", took):
+        built, labels = snapshot.build(), tuple(snapshot.labels)
+    live = Live(version, sha256, built, labels, snapshot.space, shape, snapshot.level, known, took=took)
+    with step("warm", took):
+        for rows in WARM_ROWS:
+            repeats = -(-rows // len(snapshot.probe.x))
+            _warm(live, snapshot.probe.x.repeat(repeats, *[1] * len(shape))[:rows])
     return live
 
 
@@ -150,18 +178,21 @@ def check_succession(
     """
     if live is not None:
         old, new = (candidate, live) if back else (live, candidate)
-        if new.labels[: len(old.labels)] != old.labels:
-            raise ArtifactError(f"labels may only be appended; {_first_difference(old.labels, new.labels)}")
-        if candidate.shape != live.shape:
-            raise ArtifactError(f"its input shape is {list(candidate.shape)}, clients send {list(live.shape)}")
+        with step("labels"):
+            if new.labels[: len(old.labels)] != old.labels:
+                raise ArtifactError(f"labels may only be appended; {_first_difference(old.labels, new.labels)}")
+        with step("input"):
+            if candidate.shape != live.shape:
+                raise ArtifactError(f"its input shape is {list(candidate.shape)}, clients send {list(live.shape)}")
     readable = set(rows) if live is None else set(rows) & live.space.reads
     unread = sorted(readable - candidate.space.reads)
     if unread and not back and not major():
         lost = sum(rows[space] for space in unread)
-        raise SpaceError(
-            f"{lost} rows of the gallery are in spaces it does not read ({', '.join(unread)[:200]}); "
-            "publish one that was proven compatible, or choose a major release (--allow-major), or remove the rows"
-        )
+        with step("compatibility"):
+            raise SpaceError(
+                f"{lost} rows of the gallery are in spaces it does not read ({', '.join(unread)[:200]}); "
+                "publish one that was proven compatible, or choose a major release (--allow-major), or remove the rows"
+            )
 
 
 def unreadable(live: Live, rows: Mapping[str, int]) -> int:

@@ -10,15 +10,16 @@ import os
 import queue
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
 
 from lifelong.errors import LifelongError
 from lifelong.release.rollout import Limits, Rollouts
-from lifelong.telemetry import Telemetry
+from lifelong.telemetry import FAST, Telemetry
 from serving import decode
 from serving.exchange import assigned
 from serving.forms import Form
@@ -40,6 +41,17 @@ class Tally:
     compared: int = 0
     agreed: int = 0
     seconds: float = 0.0
+    times: list[int] = field(default_factory=lambda: [0] * (len(FAST) + 1))  # answers, by how long they took
+
+    def took(self, seconds: float) -> None:
+        """Count an answer."""
+        self.answered += 1
+        self.seconds += seconds
+        self.times[bisect_left(FAST, seconds)] += 1
+
+    def numbers(self) -> dict[str, float]:
+        """Return what is shown of it."""
+        return {name: value for name, value in vars(self).items() if name != "times"}
 
     def broken(self, limits: Limits) -> str:
         """Return which limit it broke, in words; empty if none."""
@@ -90,9 +102,7 @@ class Mirror:
 
     def answered(self, kind: str, live: Live, seconds: float) -> None:
         """Count an answer."""
-        tally = self.tally(kind, live.version)
-        tally.answered += 1
-        tally.seconds += seconds
+        self.tally(kind, live.version).took(seconds)
         if kind == "canary":
             self.telemetry.count("lifelong_canary_requests_total", outcome="answered")
 
@@ -136,8 +146,7 @@ class Mirror:
         tally.compared += len(best)
         tally.agreed += same
         if kind == "shadow":
-            tally.answered += 1
-            tally.seconds += time.perf_counter() - started
+            tally.took(time.perf_counter() - started)
         self.telemetry.observe("lifelong_compared_seconds", time.perf_counter() - started, kind=kind)
         self.telemetry.count("lifelong_compared_total", same, kind=kind, outcome="agree")
         self.telemetry.count("lifelong_compared_total", len(best) - same, kind=kind, outcome="differ")

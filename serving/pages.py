@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lifelong.errors import ArtifactError, LifelongError, NotFound
-from lifelong.release.registry import Registry
+from lifelong.release.registry import Event, Registry
 from serving.admin import rollout_state
 from serving.answers import (
     Accuracies,
@@ -25,8 +25,10 @@ from serving.answers import (
     Labels,
     Published,
     Refusal,
+    Refused,
     RolloutState,
     Status,
+    Swapped,
     Versions,
 )
 from serving.dashboard import Dashboard
@@ -34,10 +36,11 @@ from serving.live import unreadable
 from serving.openapi import fitting
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
+from serving.states import EVENTS, States
 
-NEWEST = 50  # versions that /v1/versions lists
+NEWEST, REFUSED = 50, 12  # versions and refused candidates that /v1/versions lists
 GETS: dict[str, tuple[type[BaseModel] | None, str]] = {
-    "/v1/versions": (Versions, f"Live, retired, rejected and published versions (the newest {NEWEST}), with reports."),
+    "/v1/versions": (Versions, f"What became of each version (of the newest {NEWEST}), with reports; the last swaps."),
     "/v1/rollout": (RolloutState, "Canary, shadow, what was seen of them, and the workers of this server."),
     "/v1/accuracy": (Accuracies, "What feedback says of each version, in all and by true label."),
     "/v1/labels": (Labels, "The labels that a version knows, in its order."),
@@ -143,6 +146,11 @@ def all_versions(runtime: Runtime, request_id: str) -> Versions:
     except NotFound:
         registry = None
     numbers = registry.versions()[::-1] if registry else []
+    events: list[Event] = []
+    if registry:
+        with suppress(ArtifactError):  # a damaged event hides no version
+            events = registry.history(EVENTS)
+    states = States(slot, runtime.crew.read(), events)
     return Versions(
         version=live.version if live else None,
         request_id=request_id,
@@ -152,18 +160,30 @@ def all_versions(runtime: Runtime, request_id: str) -> Versions:
         unreadable=unreadable(live, slot.shelf.view().stats().by_space) if live else 0,
         health=dict(live.health) if live else {},
         retired=slot.retired,
-        rejected=[Refusal(version=r.version, sha256=r.sha256, reason=r.reason[:1000]) for r in slot.rejected],
+        rejected=[
+            Refusal(version=r.version, sha256=r.sha256, gate=r.gate, reason=r.reason[:1000]) for r in slot.rejected
+        ],
+        refused=[_refused(event) for event in events[::-1] if event.kind == "refuse"][:REFUSED],
+        swaps=[Swapped(**vars(swap)) for swap in slot.swaps],
         pointer=slot.pointer.version if slot.pointer else None,
         total=len(numbers),
-        versions=[_published(registry, n) for n in numbers[:NEWEST]] if registry else [],
+        versions=[_published(registry, n, states) for n in numbers[:NEWEST]] if registry else [],
     )
 
 
-def _published(registry: Registry, version: int) -> Published:
-    level = None
+def _published(registry: Registry, version: int, states: States) -> Published:
+    level, report = None, _report(registry, version)
     with suppress(ArtifactError, NotFound):  # its report says what is wrong
         level = registry.manifest(version)["level"]
-    return Published(version=version, level=level, report=_report(registry, version))
+    state = states.of(version, report)
+    return Published(
+        version=version, state=state.name, gate=state.gate, reason=state.reason[:1000], level=level, report=report
+    )
+
+
+def _refused(event: Event) -> Refused:
+    gates = event.report.gates if event.report else []
+    return Refused(time=event.time, who=event.who, gates=gates, reason=event.why[:1000])
 
 
 def _report(registry: Registry, version: int) -> dict[str, Any] | None:

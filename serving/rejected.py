@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from lifelong.errors import LifelongError
+from serving.steps import POINTER
 
 MOST = 100  # refusals that are remembered; the oldest are forgotten first
 
@@ -20,6 +21,8 @@ class Rejection:
         version: Its number; None where the pointer itself could not be read.
         sha256: Of its manifest; None where that could not be read.
         reason: One line.
+        gate: What refused it: `pointer` (it cannot be read), `fetch` (files missing or altered), `build` (not finite,
+            or it does not answer like the trainer's), `warm`, `labels`, `input` or `compatibility`.
         again: Try it again when the pointer is set to it anew: what was wrong was not in its files but in how it
             fits the live version or the gallery, or in the disk.
     """
@@ -28,6 +31,7 @@ class Rejection:
     sha256: str | None
     reason: str
     again: bool = False
+    gate: str = POINTER
 
 
 @final

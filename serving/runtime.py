@@ -32,6 +32,7 @@ from serving.shelf import Shelf
 from serving.slot import Slot
 from serving.stream import Stream
 from serving.traces import Traces
+from serving.traffic import Traffic
 
 Part = TypeVar("Part")
 GLANCE_SECONDS = 5.0
@@ -53,6 +54,7 @@ class Runtime:
         self.keys, self.audit = Keys(settings), Audit(settings.state / "audit.jsonl")
         self._telemetry: Telemetry | None = None
         self.crew = Crew(settings.state / "workers")
+        self.traffic = Traffic(self.crew)
         self.stream = Stream(Path(settings.stream or settings.state / "stream"), settings.feedback_backlog)
         self._following = Following(settings.remote, settings.registry, settings.remote_seconds)
         self._remembered: Remembered | None = None
@@ -99,7 +101,7 @@ class Runtime:
         """Open everything, and go live if there is something to go live with; raises what its parts raise."""
         settings = self.settings
         self._level, self._handler = logs.level(logging.INFO), logs.install(as_json=settings.log_json)
-        self._telemetry = Telemetry(folder=self._multiprocess)
+        self._telemetry = Telemetry(folder=self._multiprocess, ask=self.traffic.readings)
         self._traces = Traces(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self._shelf = Shelf(settings.gallery or settings.state / "gallery")
         self._slot = Slot(
@@ -189,10 +191,13 @@ class Runtime:
     def swapped(self, outcome: str, seconds: float) -> None:
         """A pointer was followed."""
         self.telemetry.count("lifelong_swaps_total", outcome=outcome)
-        if outcome != "rejected":
-            if self._slot is not None:
-                self.crew.write(report(self._slot))  # before anything that waits for a disk
+        if outcome == "rejected":
+            self.telemetry.count("lifelong_rejected_total", gate=self.slot.rejected[0].gate)
+        else:
+            self.crew.write(report(self.slot))  # before anything that waits for a disk
             self.telemetry.observe("lifelong_swap_seconds", seconds)
+            for phase, took in self.slot.swaps[0].phases.items():
+                self.telemetry.observe("lifelong_swap_phase_seconds", took, phase=phase)
             self.telemetry.gauge("lifelong_live_since_seconds", time.time())
 
     def polled(self) -> None:
@@ -200,10 +205,10 @@ class Runtime:
         self.ending.check()
         self.keys.refresh()
         self.audit.tick()
-        slot, shelf = self._slot, self._shelf
-        if slot is None or shelf is None:
+        if (slot := self._slot) is None or (shelf := self._shelf) is None:
             return
         self.crew.write(report(slot))
+        self.traffic.write(slot, self.mirror.tallies)
         self.telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
         beside = slot.trials.beside
         waiting = self.stream.backlog()
@@ -213,14 +218,13 @@ class Runtime:
         shown = (view.sequence, slot.version, pointer, beside.rollout.seq, waiting, glance)
         if shown == self._shown:
             return
-        trial = beside.rollout.canary
         self._shown, stats = shown, shelf.stats()
         lost = unreadable(slot.live, stats.by_space) if slot.version else 0
         for name, value in (
             ("lifelong_live_version", slot.version or 0),
             ("lifelong_pointer_version", pointer),
             ("lifelong_canary_version", beside.canary.version if beside.canary else 0),
-            ("lifelong_canary_share", trial.share if beside.canary and trial else 0),
+            ("lifelong_canary_share", trial.share if beside.canary and (trial := beside.rollout.canary) else 0),
             ("lifelong_shadow_version", beside.shadow.version if beside.shadow else 0),
             ("lifelong_feedback_backlog", waiting),
             ("lifelong_gallery_rows", stats.rows),

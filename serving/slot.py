@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -28,9 +28,10 @@ from lifelong import files
 from lifelong.errors import LifelongError, NotFound, Unavailable
 from lifelong.release.registry import Pointer, Registry
 from serving.lastgood import LastGood
-from serving.live import Floats, Live, check_succession, prepare, unreadable
+from serving.live import Floats, Live, brought, check_succession, manifest_id, unreadable
 from serving.rejected import Rejection, Rejections, reason
 from serving.shelf import Shelf
+from serving.steps import SWAPS, Swap, gate, step
 from serving.trials import Trials
 
 CURRENT, LAST_GOOD = "CURRENT", "LAST_GOOD"
@@ -85,6 +86,7 @@ class Slot:
         self._stop = threading.Event()
         self._watcher: threading.Thread | None = None
         self._told = ""  # the watcher's last failure
+        self.swaps: deque[Swap] = deque(maxlen=SWAPS)  # newest first
 
     @property
     def live(self) -> Live:
@@ -138,10 +140,7 @@ class Slot:
     def refresh(self) -> bool:
         """Look at the pointer once and follow it; return whether another version is live now."""
         seen = files.signature(self.root / CURRENT)
-        if seen is None or seen == self._seen:
-            return False
-        registry = self.registry()
-        if registry is None:
+        if seen is None or seen == self._seen or (registry := self.registry()) is None:
             return False
         before = self._live
         try:
@@ -175,22 +174,22 @@ class Slot:
     def _try(self, registry: Registry, version: int, remembered: int | None) -> None:
         """Make `version` live, or reject it; never raises."""
         started, sha256, before, loaded = time.perf_counter(), None, self.version, False
+        flip: dict[str, float] = {}
         try:
-            sha256 = str(registry.manifest(version)["sha256"])
-            key = (version, sha256)
+            key = version, (sha256 := manifest_id(registry, version))
             if key in self._rejected or (self._live and (self._live.version, self._live.sha256) == key):
                 return
             kept = self._retired.get(key) or self.trials.find(*key)
-            if kept:  # later versions may have proven since that it reads them
-                candidate = replace(kept, space=registry.space(version))
-            else:
-                candidate = prepare(registry.load(version, rebuild=False), version, sha256)
+            # Later versions may have proven since that what was kept reads them.
+            candidate = replace(kept, space=registry.space(version)) if kept else brought(registry, version, sha256)
             loaded = True
-            lost = self._replace(candidate, remembered, lambda: registry.breaks(version, before or remembered))
+            with step("flip", flip):
+                lost = self._replace(candidate, remembered, lambda: registry.breaks(version, before or remembered))
         except Exception as error:  # noqa: BLE001 - whatever a bad artifact raises, the live version stays
-            self._reject(Rejection(version, sha256, reason(error), again=loaded or isinstance(error, OSError)))
+            self._reject(Rejection(version, sha256, reason(error), loaded or isinstance(error, OSError), gate(error)))
             return
         outcome, seconds = "rollback" if version < (before or 0) else "live", time.perf_counter() - started
+        self.swaps.appendleft(Swap(version, outcome, time.time(), seconds, {**candidate.took, **flip}))
         self.observer.swapped(outcome, seconds)
         log.info("version=%d is live outcome=%s seconds=%.3f space=%s", version, outcome, seconds, candidate.space.id)
         if lost:
@@ -207,7 +206,7 @@ class Slot:
             self._live = candidate
         self._retired.pop((candidate.version, candidate.sha256), None)
         if old is not None:
-            self._retired[old.version, old.sha256] = old
+            self._retired[old.version, old.sha256] = replace(old, took={})  # to go back to it takes none of that
         while len(self._retired) > self.keep:
             self._retired.popitem(last=False)
         return unreadable(candidate, rows)

@@ -11,9 +11,10 @@ from lifelong import files
 from lifelong.errors import LifelongError
 from lifelong.release.registry import Registry
 from lifelong.release.rollout import FILE, Rollout, Rollouts
-from serving.live import Live, check_succession, prepare
+from serving.live import Live, brought, check_succession, manifest_id
 from serving.rejected import Rejection, reason
 from serving.shelf import Shelf
+from serving.steps import gate
 
 log = logging.getLogger("lifelong.serving")
 
@@ -95,13 +96,13 @@ class Trials:
                 held[version] = self._ready(registry, version, live)
             except Exception as error:  # noqa: BLE001 - whatever a bad artifact raises, the live version stays
                 refused[version] = reason(error)
-                self._reject(Rejection(version, None, reason(error), again=True))
+                self._reject(Rejection(version, None, reason(error), True, gate(error)))
         self.beside = Beside(rollout, held, refused)
         log.info("rollout seq=%d held=%s refused=%s", rollout.seq, sorted(held), sorted(refused))
 
     def _ready(self, registry: Registry, version: int, live: Live | None) -> Live:
-        sha256 = str(registry.manifest(version)["sha256"])
-        candidate = self.find(version, sha256) or prepare(registry.load(version, rebuild=False), version, sha256)
+        sha256 = manifest_id(registry, version)
+        candidate = self.find(version, sha256) or brought(registry, version, sha256)
         back = live is not None and version < live.version
         rows = self.shelf.view().stats().by_space
         check_succession(

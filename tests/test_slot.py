@@ -85,6 +85,47 @@ def test_the_pointer_is_followed(slot, registry, kit):
     assert slot.observer.outcomes == ["live", "live"]
 
 
+def test_a_swap_says_what_its_time_went_into(slot, registry, kit):
+    """The phases are parts of the whole; going back to what is still in memory has none but the flip."""
+    for n in (1, 2):
+        registry.publish(kit.numbered(n))
+        slot.refresh()
+    registry.rollback()
+    slot.refresh()
+    back, second, _ = slot.swaps
+
+    assert list(second.phases) == ["fetch", "build", "warm", "flip"]
+    assert 0 < sum(second.phases.values()) <= second.seconds
+    assert (back.version, back.outcome, list(back.phases)) == (1, "rollback", ["flip"])
+
+
+def spoiled(registry, kit, case: str) -> None:
+    """Make version 2 live in the registry, and bad."""
+    bad = {"labels": {"labels": ["bee", "ant"]}, "input": {"inputs": 5}}.get(case, {})
+    registry.publish(kit.numbered(2, **bad))
+    folder = registry.root / "versions" / "000002"
+    if case == "fetch":
+        flipped(folder / "weights.safetensors")
+    elif case == "build":
+        kit.forge_nan(folder)
+    elif case == "pointer":
+        (registry.root / "CURRENT").write_text("nonsense")
+
+
+@pytest.mark.parametrize("case", ["pointer", "fetch", "build", "labels", "input", "compatibility"])
+def test_a_rejection_names_its_gate(slot, shelf, registry, kit, case):
+    """Each way to be bad is refused by the step that looks for it, and by no other."""
+    registry.publish(kit.numbered(1))
+    slot.refresh()
+    if case == "compatibility":
+        slot.add(["a"], np.ones((1, 4), np.float32), None)
+    spoiled(registry, kit, case)
+    slot.refresh()
+
+    assert [each.gate for each in slot.rejected] == [case]
+    assert slot.version == 1
+
+
 def test_looking_again_changes_nothing(slot, registry, kit):
     """An unchanged pointer costs one stat and no load."""
     registry.publish(kit.numbered(1))

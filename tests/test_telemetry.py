@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lifelong.errors import UnknownName
-from lifelong.telemetry import SERVING, Telemetry, forget_dead
+from lifelong.telemetry import FAST, SERVING, Reading, Telemetry, forget_dead
 
 
 def samples(text: bytes) -> dict[str, float]:
@@ -32,7 +32,8 @@ def test_names_follow_the_convention():
     assert all(m.name.startswith("lifelong_") and m.help.endswith(".") for m in SERVING)
     assert all(m.name.endswith("_total") == (m.kind == "counter") for m in SERVING)
     assert all(m.name.endswith("_seconds") for m in SERVING if m.kind == "histogram")
-    assert not {"path", "version", "id", "reason"} & {label for m in SERVING for label in m.labels}
+    assert not {"path", "id", "reason"} & {label for m in SERVING for label in m.labels}
+    assert all(m.asked for m in SERVING if "version" in m.labels)  # of a version that is gone no line is left
 
 
 def test_importing_registers_nothing():
@@ -56,7 +57,10 @@ def test_every_metric_can_be_used_and_shows_up():
     telemetry = Telemetry()
     for m in SERVING:
         labels = dict.fromkeys(m.labels, "x")
-        if m.kind == "counter":
+        if m.asked:
+            with pytest.raises(UnknownName):
+                (telemetry.gauge if m.kind == "gauge" else telemetry.observe)(m.name, 2, **labels)
+        elif m.kind == "counter":
             telemetry.count(m.name, 2, **labels)
         elif m.kind == "gauge":
             telemetry.gauge(m.name, 2, **labels)
@@ -64,10 +68,34 @@ def test_every_metric_can_be_used_and_shows_up():
             telemetry.observe(m.name, 2, **labels)
     shown = samples(telemetry.exposition())
 
-    for m in SERVING:
+    for m in [m for m in SERVING if not m.asked]:
         suffix = "_sum" if m.kind == "histogram" else ""
         labels = ",".join(f"{label}=x" for label in sorted(m.labels))
         assert shown[f"{m.name}{suffix}{{{labels}}}"] == 2
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_asked_for_is_as_it_is_at_that_moment(folder, tmp_path):
+    """A histogram in cumulative buckets, as the official client writes its own; what is told no more is gone."""
+    from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+    own = CollectorRegistry()
+    official = Histogram("lifelong_version_seconds", "x", ["kind", "version", "pid"], buckets=FAST, registry=own)
+    counts, seconds = [0] * (len(FAST) + 1), (0.0005, 0.001, 0.3, 99.0)
+    for each in seconds:
+        official.labels("live", "3", "7").observe(each)
+        counts[next((i for i, bound in enumerate(FAST) if each <= bound), len(FAST))] += 1
+    labels = (("kind", "live"), ("version", "3"), ("pid", "7"))
+    told = [Reading("lifelong_version_seconds", sum(seconds), labels, counts), Reading("lifelong_version_skew", 2)]
+    telemetry = Telemetry(ask=lambda: told, folder=tmp_path if folder else None)
+
+    shown = samples(telemetry.exposition())
+    assert shown["lifelong_version_skew{}"] == 2
+    mine = {name: value for name, value in shown.items() if name.startswith("lifelong_version_seconds")}
+    theirs = samples(generate_latest(own))
+    assert mine == {name: value for name, value in theirs.items() if "_created" not in name}
+    told.clear()
+    assert not [name for name in samples(telemetry.exposition()) if name.startswith("lifelong_version")]
 
 
 @pytest.mark.parametrize("use", ["count", "gauge", "observe"])

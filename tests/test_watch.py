@@ -27,6 +27,7 @@ from lifelong.following.reload import MAY_CHANGE, changes
 from lifelong.following.settings import Follow
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
+from lifelong.release.report import Check, Report
 from lifelong.sources.base import Record
 from lifelong.sources.record import encode
 from lifelong.telemetry import TRAINING, listen
@@ -239,6 +240,10 @@ def test_metrics_are_those_of_the_run(tmp_path, quick):
     assert letters == {"record": 1, "large": 1, "schema": 0, "step": 0}
     assert abs(found["lifelong_train_version_since_seconds",] - time.time()) < 600
     assert {metric.name for metric in TRAINING} <= {name.removesuffix("_count") for name, *_ in found}
+    report = Report((Check("accuracy", False, "worse"), Check("forgetting", True, "fine")))
+    one.happened("refused", {"report": report.as_dict()})
+    refused = {key[1]: n for key, n in values(one).items() if key[0] == "lifelong_train_rejected_total"}
+    assert {gate for gate, n in refused.items() if n} == {"accuracy"} and "forgetting" in refused
     assert math.isnan(found["lifelong_train_memory_samples",])  # naive keeps none, which is not 0
 
 

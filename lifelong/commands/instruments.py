@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any, final
 
+from lifelong.release.report import Report
 from lifelong.telemetry import TRAINING, Telemetry
 
 GAUGES = {"lag": "lifelong_train_lag_records", "loss": "lifelong_train_loss", "memory": "lifelong_train_memory_samples",
           "canary": "lifelong_train_canary_accuracy", "canary_forgotten": "lifelong_train_canary_forgotten",
           "version": "lifelong_train_version", "version_since": "lifelong_train_version_since_seconds",
           "last_commit": "lifelong_train_commit_since_seconds"}  # fmt: skip
+GATES = ("finite", "probe", "labels", "input", "accuracy", "forgetting", "compatibility")
 ACCURACIES = ("model", "recent", "majority", "no_change")
 
 
@@ -24,6 +26,8 @@ class Instruments:
         self._seen: dict[tuple[str, str], float] = {}
         for name in GAUGES.values():
             self.telemetry.gauge(name, math.nan)  # not known is not 0
+        for gate in GATES:
+            self.telemetry.count("lifelong_train_rejected_total", 0, gate=gate)
 
     def beat(self, vital: Mapping[str, Any], now: bool = False) -> None:
         """Take over what is known."""
@@ -41,11 +45,14 @@ class Instruments:
             self._grown("lifelong_train_dead_letters_total", count, reason=reason)
 
     def happened(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Count commits and their time, ways back and changes of the stream."""
+        """Count commits and their time, ways back, changes of the stream, and what the gate refused."""
         if kind == "committed":
             self.telemetry.observe("lifelong_train_commit_seconds", facts["seconds"])
         elif kind == "rollback":
             self.telemetry.count("lifelong_train_rollbacks_total")
+        elif kind == "refused":
+            for gate in Report.from_dict(facts["report"]).gates:
+                self.telemetry.count("lifelong_train_rejected_total", gate=gate)
         elif kind == "drift":
             self.telemetry.count("lifelong_train_drifts_total")
 

@@ -222,13 +222,13 @@ class Registry:
         self.load(version)
         self.report(version)
 
-    def history(self) -> list[Event]:
-        """Return what happened, oldest first.
+    def history(self, newest: int | None = None) -> list[Event]:
+        """Return what happened, oldest first; only the newest events, if a number is given.
 
         Raises:
             ArtifactError: An event file is damaged.
         """
-        return self._timeline.history()
+        return self._timeline.history(newest)
 
     def _told(self) -> Iterator[int | None]:
         return (event.version for event in self._timeline.log.newest_first() if event.kind == "publish")

@@ -66,6 +66,13 @@ class Report:
         failed = [check.detail for check in self.checks if not check.passed]
         return [detail for detail in failed if not detail.startswith(SKIPPED)] or failed
 
+    @property
+    def gates(self) -> list[str]:
+        """Names of the checks that failed, each once; what was skipped because of them is left out."""
+        failed = [check for check in self.checks if not check.passed]
+        asked = [check.name for check in failed if not check.detail.startswith(SKIPPED)]
+        return list(dict.fromkeys(asked or [check.name for check in failed]))
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         checks = [asdict(check) for check in self.checks]

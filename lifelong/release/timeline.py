@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import final
 
@@ -150,9 +151,9 @@ class Timeline:
         elif move and moves[0].version == version and self.live() != version:
             self._set(Pointer(version, moves[0].pointer or 1))  # its event was written, the pointer was not
 
-    def history(self) -> list[Event]:
-        """Return all events, oldest first."""
-        return [*self.log.newest_first()][::-1]
+    def history(self, newest: int | None = None) -> list[Event]:
+        """Return the `newest` events, or all, oldest first."""
+        return [*islice(self.log.newest_first(), newest)][::-1]
 
     def _last_seq(self) -> int:
         told = next((event.pointer for event in self.log.newest_first() if event.pointer), 0)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -150,7 +149,6 @@ class Asked:
     def collect(self) -> Iterator[Family]:
         """Yield each metric that has readings."""
         from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
-        from prometheus_client.utils import floatToGoString
 
         readings = list(self._ask())
         for metric in self.metrics:
@@ -161,7 +159,7 @@ class Asked:
                 if metric.kind == "gauge":
                     family.add_metric(values, reading.value)
                 else:
-                    bounds = [floatToGoString(bound) for bound in (*metric.buckets, inf)]  # type: ignore[no-untyped-call]
+                    bounds = [*map(str, metric.buckets), "+Inf"]
                     counts = zip(bounds, accumulate(reading.counts), strict=True)
                     family.add_metric(values, list(counts), reading.value)
             yield family

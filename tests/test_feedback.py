@@ -128,18 +128,17 @@ def test_a_label_that_was_in_the_stream_but_not_noted_is_not_there_twice(tmp_pat
     assert len(read(tmp_path / "stream")) == 1
 
 
-def test_a_trainer_that_is_too_far_behind_stops_the_labels(tmp_path):
+def test_a_trainer_that_is_too_far_behind_stops_the_labels(tmp_path, monkeypatch):
     """What was read makes room again."""
+    monkeypatch.setattr("serving.stream.LOOK_SECONDS", -1)  # every time
     found, stream = table(tmp_path), Stream(tmp_path / "stream", 3)
     for name in found.add(1, ["cat"] * 3, rows(3)):
         stream.check()
         said_of(found, Verdict(name, "cat"), stream.append)
-    stream._looked = -1e9
     with pytest.raises(Busy, match="3 labels wait"):
         stream.check()
     with Log(tmp_path / "stream") as log:
         log.commit_hint({"log": 2})
-    stream._looked = -1e9
     stream.check()
     assert stream.backlog() == 1
 
@@ -212,7 +211,8 @@ BAD = [
 
 
 @pytest.mark.slow
-def test_bad_feedback_is_a_400_and_a_full_stream_a_429(registry, tmp_path, kit):
+def test_bad_feedback_is_a_400_and_a_full_stream_a_429(registry, tmp_path, kit, monkeypatch):
+    monkeypatch.setattr("serving.stream.LOOK_SECONDS", -1)  # every time: other threads ask as well
     registry.publish(kit.numbered(1))
     with running(registry, tmp_path, feedback_backlog=1) as client:
         for body, hint in BAD:
@@ -220,7 +220,6 @@ def test_bad_feedback_is_a_400_and_a_full_stream_a_429(registry, tmp_path, kit):
         told = checked(client.post("/v1/predict", json={"x": X, "remember": True}))
         one, two = ({"prediction": p["id"], "label": "cat"} for p in told["predictions"])
         assert checked(client.post("/v1/feedback", json={"labels": [one]}))["accepted"] == 1
-        client.runtime.stream._looked = -1e9
         full = client.post("/v1/feedback", json={"labels": [two]})
         assert checked(full, 429)["type"] == "urn:lifelong:error:Busy"
         assert full.headers["retry-after"] == "5"

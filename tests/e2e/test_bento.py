@@ -98,7 +98,7 @@ def test_a_bento_is_built_carried_away_installed_and_answers(tmp_path, kit):
     work = checkout(tmp_path / "here" / "lifelong-checkout")
     shell(build, work, {**here, "UV_FIND_LINKS": str(index(tmp_path / "index"))})
     shell(carry, work, here)
-    (work / "lifelong.bento").rename(tmp_path / "there" / "lifelong.bento")
+    (work / "lifelong.tar.gz").rename(tmp_path / "there" / "lifelong.tar.gz")
     shell(arrive, tmp_path / "there", there)
     (bento,) = (tmp_path / "there" / "bentoml" / "bentos" / "lifelong").glob("*/")
     locked = pins((bento / "env" / "python" / "requirements.txt").read_text())

@@ -125,7 +125,7 @@ def test_the_unit_of_the_server_drains_and_writes_where_it_may() -> None:
     service = unit("server/lifelong-serve.service")
     words = shlex.split(service["ExecStart"])
     given = cli.commands[words[1]].make_context("serve", words[2:]).params
-    assert {given[name].split("/")[-2] for name in ("registry", "state")} == {service["StateDirectory"]}
+    assert {Path(given[name]).parent.name for name in ("registry", "state")} == {service["StateDirectory"]}
     assert service["KillMode"] == "mixed"
     longest = next(each.metadata["high"] for each in fields(Settings) if each.name == "drain_seconds")
     assert int(service["TimeoutStopSec"]) > longest + 30

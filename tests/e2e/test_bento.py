@@ -49,7 +49,7 @@ def index(folder: Path) -> Path:
 
 
 def machine(folder: Path) -> dict[str, str]:
-    """The environment of a Python that has all libraries of this one, but not this project: also not its entry points."""
+    """The environment of a Python that has all libraries of this one, but neither this project nor its entry points."""
     libraries = folder / "libraries"
     libraries.mkdir(parents=True)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():

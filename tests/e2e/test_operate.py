@@ -5,6 +5,7 @@ What needs Docker is not run here; `As a bento` is in `test_bento.py`.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import shutil
@@ -23,6 +24,8 @@ from lifelong.errors import Forbidden
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.opening import opened
 from lifelong.release.registry import Registry
+from lifelong.sources.log import Log
+from lifelong.sources.record import decode
 
 pytestmark = [
     pytest.mark.e2e,
@@ -36,7 +39,9 @@ def serving(shell: Shell, *lines: str) -> Server:
     """A server started by lines of the page, the last of which serves; at a port of its own."""
     *before, serve = lines
     server = Server(shell.folder, environment=shell.environment)
-    served = f"exec env {serve.removesuffix(' &')} --port {{port}}"  # in the shell's place, or SIGTERM would end the shell
+    served = (
+        f"exec env {serve.removesuffix(' &')} --port {{port}}"  # in the shell's place, or SIGTERM would end the shell
+    )
     server.command = ["bash", "-eu", "-c", "\n".join([*before, served])]
     server.start()
     shell.port = server.port
@@ -50,9 +55,10 @@ def scraped(server: Server, secrets: Path) -> tuple[int, str]:
     token = Path(told["credentials_file"].replace("/run/secrets/prometheus", str(secrets))).read_text().strip()
     connections = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     connection = connections[job["scheme"]]("127.0.0.1", server.port, timeout=30)
-    connection.request("GET", job["metrics_path"], headers={"authorization": f"{told['type']} {token}"})
-    response = connection.getresponse()
-    return response.status, response.read().decode()
+    with contextlib.closing(connection):
+        connection.request("GET", job["metrics_path"], headers={"authorization": f"{told['type']} {token}"})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 def test_feedback_starts_with_the_data_of_the_first_version(tmp_path):
@@ -81,7 +87,7 @@ def test_feedback_starts_with_the_data_of_the_first_version(tmp_path):
 
 
 def test_an_operators_day_goes_as_the_page_says(tmp_path, kit):
-    """Deployed, scraped, versions tried, promoted and rolled back, a token rotated, backed up, restored with two workers."""
+    """Deployed, scraped, versions tried and rolled back, a token rotated, backed up, restored with two workers."""
     registry = Registry(tmp_path / "runs" / "registry", create=True)
     kit.publish(registry, 6)
     registry.promote(5)
@@ -134,7 +140,8 @@ def test_an_operators_day_goes_as_the_page_says(tmp_path, kit):
             assert {hit["id"] for hit in client.search(X)["hits"][0]} == {"a-1", "a-2"}
         restored.process.terminate()
         restored.process.wait(60)
-        assert shell("lifelong stream show restored/state/stream").count("bee") == 1
+        with Log(tmp_path / "restored" / "state" / "stream") as log:
+            assert [decode(record.payload).y for record in log.poll(9, 0.0)] == ["bee"]
     finally:
         for each in (server, restored):
             if each is not None:
@@ -143,7 +150,7 @@ def test_an_operators_day_goes_as_the_page_says(tmp_path, kit):
 
 
 def test_the_commands_of_compose_make_what_it_mounts(tmp_path):
-    """All but Docker's own, from a clean folder: who runs in the containers can read it, and the token is in the file."""
+    """All but Docker's own, from a clean folder: containers can read what is made, and the token is in the file."""
     shell, text = Shell(tmp_path), (ROOT / "deploy" / "compose.yaml").read_text()
     lines = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
     shell("\n".join(line for line in lines if not line.startswith("docker ")))

@@ -6,6 +6,7 @@ import configparser
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from lifelong import files
 from lifelong.cli import cli
+from lifelong.commands.serve import SERVICE
 from lifelong.telemetry import SERVING, TRAINING
 from serving.auth import needed
 from serving.settings import Settings, table
@@ -192,6 +194,18 @@ def test_folders_are_mounted_for_what_is_replaced_and_kept_out_of_the_repository
     assert sorted(mounts) == [f"./secrets/{name}:/run/secrets/{name}:ro" for name in ("prometheus", "server")]
     assert Path(services["server"]["environment"]["LIFELONG_TOKENS_FILE"]).parent == Path("/run/secrets/server")
     assert "/deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_a_bento_is_of_this_release_and_of_what_the_command_serves() -> None:
+    """The wheel's name has the version in it, twice; all that is packed is there, but for that wheel."""
+    told = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"wheels/{project['name']}-{project['version']}-py3-none-any.whl"
+    assert told["service"] == SERVICE
+    assert f"./{wheel}" in told["python"]["packages"]
+    assert [path for path in told["include"] if not (ROOT / path.strip("/")).exists()] in ([], [f"/{wheel}"])
+    assert f"/{wheel}" in told["include"]
+    assert project["requires-python"] == f">={told['docker']['python_version']}"
 
 
 def test_what_a_swap_costs_is_what_was_measured() -> None:

@@ -77,4 +77,4 @@ golden: .venv/dev  ## Write the golden figures anew; say why in CHANGELOG.md
 	$(BIN)/python tests/golden/make.py
 
 clean:  ## Remove what was built and run
-	rm -rf .venv build dist demo-run runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist wheels demo-run runs *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

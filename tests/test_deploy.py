@@ -6,7 +6,9 @@ import configparser
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import yaml
 
 from lifelong import files
 from lifelong.cli import cli
+from lifelong.commands.serve import SERVICE
 from lifelong.telemetry import SERVING, TRAINING
+from serving.auth import needed
 from serving.settings import Settings, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -93,14 +97,22 @@ def test_every_setting_that_is_set_exists_and_can_be_read() -> None:
         assert not loaded.insecure
 
 
+def unit(path: str) -> configparser.SectionProxy:
+    """The service of a systemd unit, as systemd reads it."""
+    parsed = configparser.ConfigParser(strict=False)
+    parsed.optionxform = str  # type: ignore[assignment, method-assign]
+    parsed.read(DEPLOY / path)
+    service = parsed["Service"]
+    assert shlex.split(service["ExecStart"])[0].endswith("/lifelong")
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["ProtectSystem"] == "strict"
+    return service
+
+
 def test_the_unit_of_the_trainer_runs_the_sample_and_is_locked_down() -> None:
-    """As systemd reads it: ini, with a line for each thing to protect."""
-    unit = configparser.ConfigParser(strict=False)
-    unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(DEPLOY / "trainer" / "lifelong-train.service")
-    service = unit["Service"]
+    """With a line for each thing to protect."""
+    service = unit("trainer/lifelong-train.service")
     words = shlex.split(service["ExecStart"])
-    assert words[0].endswith("/lifelong")
     parsed = cli.commands[words[1]].make_context("train", ["--config", str(DEPLOY / "trainer" / "train.toml")])
     assert parsed.params["source"]
     assert words[2:] == ["--config", "/etc/lifelong/train.toml"]
@@ -108,8 +120,20 @@ def test_the_unit_of_the_trainer_runs_the_sample_and_is_locked_down() -> None:
     assert int(service["WatchdogSec"]) >= 60
     assert service["Restart"] == "on-failure"
     assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
-    assert service["NoNewPrivileges"] == "yes"
-    assert service["ProtectSystem"] == "strict"
+
+
+def test_the_unit_of_the_server_drains_and_writes_where_it_may() -> None:
+    """SIGTERM goes to the first process alone; nothing that takes is killed before its time is over."""
+    service = unit("server/lifelong-serve.service")
+    words = shlex.split(service["ExecStart"])
+    given = cli.commands[words[1]].make_context("serve", words[2:]).params
+    assert {Path(given[name]).parent.name for name in ("registry", "state")} == {service["StateDirectory"]}
+    assert service["KillMode"] == "mixed"
+    longest = next(each.metadata["high"] for each in fields(Settings) if each.name == "drain_seconds")
+    assert int(service["TimeoutStopSec"]) > longest + 30
+    assert service["Restart"] == "always"
+    named = re.findall(r"LIFELONG_\w+", (DEPLOY / "server" / "lifelong-serve.service").read_text())
+    assert set(named) <= {name for name, _, _ in table()}
 
 
 def test_containers_are_locked_down_and_probed() -> None:
@@ -141,10 +165,47 @@ def test_the_files_that_compose_mounts_are_there() -> None:
     mounts = [v for service in compose["services"].values() for v in service["volumes"]]
     for mount in mounts:
         source = mount.split(":")[0]
-        assert source in compose["volumes"] or (DEPLOY / source).is_file()
+        assert source in compose["volumes"] or source.startswith("./secrets/") or (DEPLOY / source).is_file()
     for port in [p for service in compose["services"].values() for p in service["ports"]]:
         assert port.startswith("127.0.0.1:")
-    yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+
+
+def test_prometheus_asks_what_there_is_with_a_token_that_it_has() -> None:
+    """Path, scheme, place and token fit the server that stands beside it."""
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    settings = Settings.load(services["server"]["environment"])
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    assert f"## GET {job['metrics_path']}\n" in (ROOT / "docs" / "http.md").read_text()
+    assert needed(job["metrics_path"]) == "read" and not settings.public_read
+    assert job["scheme"] == ("https" if settings.tls_cert else "http")
+    assert job["static_configs"] == [{"targets": ["server:3000"]}]
+    assert "EXPOSE 3000" in (ROOT / "Dockerfile").read_text()
+    inside = [Path(mount.split(":")[1]) for mount in services["prometheus"]["volumes"]]
+    assert job["authorization"]["type"] == "Bearer"
+    for path in map(Path, [job["authorization"]["credentials_file"], *config["rule_files"]]):
+        assert [mount for mount in inside if path.is_relative_to(mount)]
+
+
+def test_folders_are_mounted_for_what_is_replaced_and_kept_out_of_the_repository() -> None:
+    """A file that is mounted by itself stays the old one when `sed -i` replaces it: no token could be rotated."""
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    mounts = [v for service in services.values() for v in service["volumes"] if "secrets" in v]
+    assert sorted(mounts) == [f"./secrets/{name}:/run/secrets/{name}:ro" for name in ("prometheus", "server")]
+    assert Path(services["server"]["environment"]["LIFELONG_TOKENS_FILE"]).parent == Path("/run/secrets/server")
+    assert "/deploy/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_a_bento_is_of_this_release_and_of_what_the_command_serves() -> None:
+    """The wheel's name has the version in it, twice; all that is packed is there, but for that wheel."""
+    told = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wheel = f"wheels/{project['name']}-{project['version']}-py3-none-any.whl"
+    assert told["service"] == SERVICE
+    assert f"./{wheel}" in told["python"]["packages"]
+    assert [path for path in told["include"] if not (ROOT / path.strip("/")).exists()] in ([], [f"/{wheel}"])
+    assert f"/{wheel}" in told["include"]
+    assert project["requires-python"] == f">={told['docker']['python_version']}"
 
 
 def test_what_a_swap_costs_is_what_was_measured() -> None:

@@ -136,7 +136,7 @@ def test_everything_below_admin_needs_admin(path):
 
 
 def test_the_command_shows_the_token_once_and_keeps_its_hash(tmp_path):
-    file = tmp_path / "tokens"
+    file = tmp_path / "new" / "tokens"
     done = CliRunner().invoke(cli, ["token", "alice", "--scope", "admin", "--file", str(file)])
     secret = done.stdout.strip()
     (kept,) = tokens.parse(file.read_text())

@@ -32,6 +32,7 @@ def _append(file: Path, token: tokens.Token) -> None:
         raise ConfigError(
             f"{file} has a token called {token.name!r} already; take its line out first, or choose a name"
         )
+    file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     with open(descriptor, "a") as out:  # noqa: PTH123 - a descriptor, not a path
         out.write(("" if text.endswith("\n") or not text else "\n") + token.line() + "\n")

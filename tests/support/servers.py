@@ -31,6 +31,7 @@ class Server:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     command: list[str] = field(default_factory=list)
+    environment: dict[str, str] | None = None  # all of it, instead of what is made below
 
     @property
     def url(self) -> str:
@@ -45,7 +46,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LIFELONG_", "PROMETHEUS_"))}
-        environment = {
+        environment = self.environment or {
             **kept,
             "BENTOML_HOME": str(self.folder / f"bentoml-{self.port}"),
             "BENTOML_DO_NOT_TRACK": "true",

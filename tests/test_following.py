@@ -235,6 +235,21 @@ def test_a_gap_stops_the_run_or_is_counted_by_choice(tmp_path):
     assert made.facts()["samples"] == 7 * 8 + 16  # committed before the crash, and what is left
 
 
+def test_a_stream_that_ends_before_the_run_is_refused_or_counted_by_choice(tmp_path):
+    """Restored from an older copy: what is appended would get numbers that the run has read already."""
+    whole, older, later = log(tmp_path / "log", samples(80)), log(tmp_path / "older", samples(40)), samples(16, seed=9)
+    follower(whole, tmp_path / "run").run()
+    for _ in range(2):
+        with pytest.raises(RetentionGap, match="ends at offset 40, this run has read up to 80"):
+            follower(older, tmp_path / "run").run()
+    follower(older, tmp_path / "run", settings={"on_gap": "skip"}).run()
+    with streams.Log(older) as again:
+        again._db.executemany("INSERT INTO records(sid, time, payload) VALUES (?, 0, ?)", later)
+    made = follower(older, tmp_path / "run")
+    made.run()
+    assert (made.facts()["gaps"], made.facts()["samples"]) == (1, 80 + len(later))
+
+
 # ---- poison
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, final
 
 import torch
 
-from lifelong.errors import Halted, LifelongError, Unavailable
+from lifelong.errors import Halted, LifelongError, RetentionGap, Unavailable
 from lifelong.following.dead import DeadLetters, Letter
 from lifelong.following.patience import patiently
 from lifelong.following.portion import Portion, Row, identity
@@ -157,16 +157,33 @@ class Intake:
         self.recent, self.halted = list(state["recent"]), state.get("halted", 0.0)  # not in older commits
 
     def seek(self) -> None:
-        """Read on after the saved positions, tell the source so, and forget what was read beyond them."""
+        """Read on after the saved positions, tell the source so, and forget what was read beyond them.
+
+        Raises:
+            RetentionGap: The stream ends before them, and that is an error here.
+        """
         self._queue.clear()
+        self._patiently(self._find)
         self._read, self.ended, self._moved = dict(self.positions), False, True
-        self._patiently(lambda: self.source.seek(self.positions))
         self.hint(self.positions)
 
     def hint(self, positions: dict[str, int]) -> None:
         """Tell the source what is on disk; if it is gone just now, the next hint will do."""
         with suppress(Unavailable):
             self.source.commit_hint(positions)
+
+    def _find(self) -> None:
+        for partition, end in ({} if self.source.sequential else self.source.last()).items():
+            if end < (read := self.positions.get(partition, end)):
+                message = (
+                    f"{partition} ends at offset {end}, this run has read up to {read} and would pass over what comes "
+                    "now; restore a newer copy of the stream, or let a new run (--run) learn this one"
+                )
+                if self.source.on_gap == "error":
+                    raise RetentionGap(f"{message}, or go on after {end} (on_gap=skip)")
+                log.warning("%s; going on after %d", message, end)
+                self.positions[partition], self.counts["gaps"] = end, self.counts["gaps"] + 1
+        self.source.seek(self.positions)
 
     def _weigh(self, portion: Portion) -> None:
         """Look at the share of dead records once in a thousand."""

@@ -6,6 +6,7 @@ then renamed or linked into place; the folder that holds the name is flushed las
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from typing import Any
 from lifelong.errors import DataError, NotFound
 
 PREFIX = ".tmp-"
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # full, over a quota, read-only
 STALE_SECONDS = 24 * 3600.0  # leftovers of another host, whose processes cannot be asked
 
 
@@ -113,12 +115,17 @@ def write_new(path: Path, data: bytes) -> None:
 
     Raises:
         FileExistsError: It does.
+        OSError: It cannot be written; the error names the file.
     """
-    with path.open("xb") as file:
-        path.chmod(0o644)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            path.chmod(0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told without a name
+        raise
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -16,8 +16,7 @@ from lifelong.commands.options import DATA_ROOT, HEALTH_FILE, JSON, LOCATION, RE
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
 from lifelong.commands.travel_group import diff, replay
-from lifelong.errors import LifelongError, Unavailable
-from lifelong.files import UNWRITABLE
+from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

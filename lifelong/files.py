@@ -6,7 +6,6 @@ then renamed or linked into place; the folder that holds the name is flushed las
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -24,7 +23,6 @@ from typing import Any
 from lifelong.errors import DataError, NotFound
 
 PREFIX = ".tmp-"
-UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # full, over a quota, read-only
 STALE_SECONDS = 24 * 3600.0  # leftovers of another host, whose processes cannot be asked
 
 

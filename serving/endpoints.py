@@ -10,8 +10,7 @@ from typing import Any, ClassVar, final
 import bentoml
 from starlette.responses import Response
 
-from lifelong.errors import LifelongError, Unavailable
-from lifelong.files import UNWRITABLE
+from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
 from serving import answers, decode, forms
 from serving.exchange import SEQUENCE
 from serving.live import Floats, Live

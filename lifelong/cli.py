@@ -16,7 +16,7 @@ from lifelong.commands.options import DATA_ROOT, HEALTH_FILE, JSON, LOCATION, RE
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
 from lifelong.commands.travel_group import diff, replay
-from lifelong.errors import LifelongError
+from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -197,6 +197,11 @@ def main() -> None:
     except LifelongError as error:
         click.echo(f"lifelong: {error}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        click.echo(f"lifelong: {error}; what was there before is whole: make room, then do it again", err=True)
+        sys.exit(Unavailable.exit_code)
     except click.Abort:
         click.echo("lifelong: interrupted", err=True)
         sys.exit(130)

@@ -27,8 +27,11 @@ A message says what is wrong, what was got and what to do, in one line. Anything
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import ClassVar
+
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # of an OSError: full, over a quota, read-only
 
 
 class LifelongError(Exception):

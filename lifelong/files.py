@@ -113,12 +113,17 @@ def write_new(path: Path, data: bytes) -> None:
 
     Raises:
         FileExistsError: It does.
+        OSError: It cannot be written; the error names the file.
     """
-    with path.open("xb") as file:
-        path.chmod(0o644)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with path.open("xb") as file:
+            path.chmod(0o644)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is told without a name
+        raise
 
 
 def write_atomic(path: Path, data: bytes) -> None:

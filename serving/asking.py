@@ -25,8 +25,7 @@ class Asking(Routes):
 
         def ask(live: Live) -> tuple[Floats, list[list[float]], list[list[int]]]:
             x = self.samples(form.x, live, "/v1/predict")
-            shares, indices = live.predict(x, top)
-            return x, shares.tolist(), indices.tolist()
+            return x, *live.predict(x, top)
 
         live, (x, shares, indices) = router.answer(form, ask)
         router.told(form, live, x, [row[0] for row in indices])

@@ -55,20 +55,22 @@ class Crew:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._last = folder, Report(0)
+        self.folder, self._last, self._failed = folder, Report(0), ""
 
     def write(self, told: Report) -> None:
         """Say how this worker is; nothing is written if nothing changed."""
         if told == self._last:
             return
-        self._last = told
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             aside = self.folder / f"{told.pid}.new"
             aside.write_bytes(files.canonical_json(asdict(told)))
             aside.replace(self.folder / f"{told.pid}.json")  # not flushed: it means nothing once the process is gone
-        except OSError as error:
-            log.error("%s cannot be written: %s", self.folder, error)
+            self._last, self._failed = told, ""
+        except OSError as error:  # said once, and tried again until it is written
+            if self._failed != str(error):
+                log.error("%s cannot be written: %s", self.folder, error)
+            self._failed = str(error)
 
     def read(self) -> list[Report]:
         """Return the reports of the workers that run."""

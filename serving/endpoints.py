@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import bentoml
 from starlette.responses import Response
 
-from lifelong.errors import LifelongError
+from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
 from serving import answers, decode, forms
 from serving.exchange import SEQUENCE
 from serving.live import Floats, Live
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 
+log = logging.getLogger("lifelong.serving")
 POSTS: dict[str, tuple[type[forms.Form], type[answers.Status]]] = {
     "/v1/predict": (forms.PredictForm, answers.Predictions),
     "/v1/embed": (forms.EmbedForm, answers.Embeddings),
@@ -42,6 +44,12 @@ def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any
                 said = method(self, form)
             except LifelongError as error:
                 return Problem.of(error).response(self.runtime.version(), form.request_id)
+            except OSError as error:
+                if error.errno not in UNWRITABLE:
+                    raise
+                log.error("%s cannot be done: %s", route, error)
+                told = Unavailable(f"the disk refuses it: {error.strerror}; make room, then send it again")
+                return Problem.of(told).response(self.runtime.version(), form.request_id)
             return Said(said)
 
         return bentoml.api(answered, route=route, input_spec=form, output_spec=answer)

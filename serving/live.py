@@ -67,15 +67,16 @@ class Live:
         Raises:
             NotFinite: The samples are too large for the model: its answer is not finite.
         """
-        features = self._run(x).features
+        with torch.inference_mode():
+            features = self._run(x).features
         # A sum costs a fifth of a look at each number; it may overflow where none of them did.
         if not isfinite(features.sum()) and not features.isfinite().all():
             raise NotFinite(WILD)
         found: Floats = features.numpy()
         return found
 
-    def predict(self, x: Floats, top: int) -> tuple[Tensor, Tensor]:
-        """Return probabilities and label indices `[N, min(top, labels)]`, likeliest first.
+    def predict(self, x: Floats, top: int) -> tuple[list[list[float]], list[list[int]]]:
+        """Return probabilities and label indices, N lists of min(top, labels), likeliest first.
 
         Columns that wait for labels to come take no share of the probability.
 
@@ -86,11 +87,12 @@ class Live:
         known = len(self.labels)
         if not known:
             raise Unavailable(f"version {self.version} knows no label yet; publish one that was trained on some")
-        shares = self._run(x).logits[:, :known].softmax(dim=1)
-        found = shares.topk(min(top, known), dim=1)
-        if not isfinite(found.values.sum()):  # one NaN among the logits makes all shares of that row NaN
+        with torch.inference_mode():
+            found = self._run(x).logits[:, :known].softmax(dim=1).topk(min(top, known), dim=1)
+            shares, indices = found.values.tolist(), found.indices.tolist()
+        if not all(isfinite(row[0]) for row in shares):  # one NaN among the logits makes all shares of that row NaN
             raise NotFinite(WILD)
-        return found.values, found.indices
+        return shares, indices
 
     def search(self, queries: Floats, k: int, where: Where | None, offset: int = 0) -> list[list[Hit]]:
         """Return up to `k` hits of each query `[N, D]`, best first, from the rows this version reads."""
@@ -110,8 +112,7 @@ class Live:
         return self.view
 
     def _run(self, x: Floats) -> Output:
-        with torch.inference_mode():
-            said: Output = self.model(torch.from_numpy(x))
+        said: Output = self.model(torch.from_numpy(x))
         return said
 
 

@@ -137,7 +137,7 @@ class Mirror:
         tried = served if kind == "canary" else other
         tally, started = self.tally(kind, tried.version), time.perf_counter()
         try:
-            indices = other.predict(x, 1)[1][:, 0].tolist()
+            indices = [best for (best,) in other.predict(x, 1)[1]]
         except LifelongError:
             tally.nans += kind == "shadow"
             self.telemetry.count("lifelong_compared_total", kind=kind, outcome="failed")

@@ -25,7 +25,7 @@ from typing import Any, final
 
 import numpy as np
 
-from lifelong.errors import ArtifactError, Busy
+from lifelong.errors import ArtifactError, Busy, Unavailable
 from lifelong.labels import Label
 from serving.live import Floats
 
@@ -63,17 +63,20 @@ class Remembered:
 
     Raises:
         ArtifactError: The file is no database.
+        Unavailable: The disk is full, or cannot be written.
     """
 
     def __init__(self, path: Path, most: int, lost: Callable[[int], None] = lambda _: None) -> None:
         self.path, self.most, self._since, self._lost = path, most, 0, lost
         self._mutex = threading.Lock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._db.executescript(SCHEMA)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise self._unusable(error) from error
         except sqlite3.DatabaseError as error:
             raise ArtifactError(f"{path} is damaged: {error}; move it away: only open predictions are lost") from error
 
@@ -87,6 +90,7 @@ class Remembered:
 
         Raises:
             Busy: Other workers held the table for too long.
+            Unavailable: The disk is full, or cannot be written.
         """
         stem, shape, now = uuid.uuid4().hex[:20], json.dumps(x.shape[1:]), time.time()
         ids = [f"{stem}-{row}" for row in range(len(x))]
@@ -191,6 +195,9 @@ class Remembered:
             (VERSIONS,),
         )
 
+    def _unusable(self, error: Exception) -> Unavailable:
+        return Unavailable(f"{self.path} cannot be written now: {error}; look at the disk, then send it again")
+
     @contextmanager
     def _writing(self) -> Iterator[Any]:
         """One writer at a time, among threads and among workers; all or nothing."""
@@ -200,6 +207,8 @@ class Remembered:
                 yield
                 self._db.execute("COMMIT")
             except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise self._unusable(error) from error
                 raise Busy(f"the predictions are being written by others: {error}; send it again") from error
             finally:
                 if self._db.in_transaction:

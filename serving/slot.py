@@ -240,10 +240,11 @@ class Slot:
             self._step(self.observer.polled)
 
     def _step(self, act: Callable[[], object]) -> None:
-        """Do one thing of each round; a bug is told once and must not end the watching."""
+        """Do one thing of each round; what fails is told once and must not end the watching."""
         try:
             act()
         except Exception as error:
             if self._told != repr(error):
                 self._told = repr(error)
-                log.exception("the watcher failed and goes on")
+                bug = None if isinstance(error, LifelongError) else error  # a disk that is full is none
+                log.error("the watcher failed and goes on: %s", error, exc_info=bug)

@@ -33,7 +33,7 @@ class Traffic:
     """
 
     def __init__(self, crew: Crew) -> None:
-        self.crew, self._due, self._last = crew, 0.0, b""
+        self.crew, self._due, self._last, self._failed = crew, 0.0, b"", ""
         self.path = crew.folder / f"{os.getpid()}.times"
 
     def write(self, slot: Slot, tallies: Mapping[tuple[str, int], Tally]) -> None:
@@ -52,9 +52,11 @@ class Traffic:
             aside = self.path.with_suffix(".new-times")
             aside.write_bytes(data)
             aside.replace(self.path)  # not flushed: it means nothing once the process is gone
-            self._last = data
+            self._last, self._failed = data, ""
         except OSError as error:
-            log.error("%s cannot be written: %s", self.path, error)
+            if self._failed != str(error):
+                log.error("%s cannot be written: %s", self.path, error)
+            self._failed = str(error)
 
     def readings(self) -> Iterator[Reading]:
         """Yield what all workers that run have answered, and how many live versions there are among them."""

@@ -188,7 +188,7 @@ class Follower:
         if self._commit():
             publisher.publish(self.trainee.learner, self.trainee.prequential.figures(), self.intake.range())
             if publisher.published > before and publisher.registry and publisher.last:
-                pin(self._commits, publisher.registry, publisher.last)
+                pin(self._commits, publisher.registry, publisher.last, self.stop, self._waits)
             self._commit()
 
     def _commit(self, wait: bool = True) -> bool:

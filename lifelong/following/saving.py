@@ -38,11 +38,14 @@ def until_written(write: Callable[[], object], stop: Event, waits: Callable[[str
                 raise Stopped(f"stopped without a last commit ({error}); the same command goes on") from error
 
 
-def pin(commits: Checkpoints, registry: Registry, version: int) -> None:
-    """Keep the newest commit as the one that `version` was made from, as long as that is live or the newest."""
+def pin(commits: Checkpoints, registry: Registry, version: int, stop: Event, waits: Callable[[str], None]) -> None:
+    """Keep the newest commit as the one that `version` was made from, as long as that is live or the newest.
+
+    Waits for the disk as `until_written` does, and raises as it does.
+    """
     kept = {**commits.pins(), version: commits.numbers()[-1]}
     wanted = {version, registry.current()}
-    commits.pin({v: number for v, number in kept.items() if v in wanted})
+    until_written(lambda: commits.pin({v: number for v, number in kept.items() if v in wanted}), stop, waits)
 
 
 def introduce(source: Source, run: Path) -> None:

@@ -191,9 +191,11 @@ class Compactor:
         try:
             while self.run(full=False):
                 pass
-        except Exception:
+        except Exception as error:
             self._patience = self._owner.memory.sequence + FILLED * self._seal
-            log.exception("gallery %s could not be compacted; it works on, and is tried again later", self._folder)
+            bug = error if not isinstance(error, OSError) else None  # a full disk is none
+            said = "gallery %s could not be compacted (%s); it works on, and is tried again later"
+            log.error(said, self._folder, error, exc_info=bug)
 
 
 def _columns(folder: Path, facts: Any, sources: Sequence[Part]) -> Columns:  # noqa: ANN401 - JSON

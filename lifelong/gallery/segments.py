@@ -18,6 +18,7 @@ flushed to the disk here: after a power cut, a torn file costs time, not rows.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,24 +46,38 @@ def write(folder: Path, sources: Sequence[Part], names: Sequence[str], widths: S
         names: Id of each space, by its number.
         widths: Its width, likewise.
         choice: `auto` or a kind of index.
+
+    Raises:
+        OSError: There is no room for it; what was written of it is gone again.
+        RuntimeError: The same, from FAISS.
     """
+    beside = folder.with_name(f".{folder.name}")
+    for old in (beside, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        facts = _written(beside, sources, names, widths, choice)
+        beside.rename(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return facts
+
+
+def _written(beside: Path, sources: Sequence[Part], names: Sequence[str], widths: Sequence[int], choice: str) -> Any:  # noqa: ANN401
+    """Write the files of a segment and return its facts."""
     rows = [np.flatnonzero(part.alive) for part in sources]
     seqs = np.concatenate([part.seqs[some] for part, some in zip(sources, rows, strict=True)])
     codes = np.concatenate([part.codes[some] for part, some in zip(sources, rows, strict=True)])
     order = np.argsort(seqs)
     present, places = np.unique(codes[order], return_inverse=True)
     shape = len(order), max(widths[code] for code in present)
-    beside = folder.with_name(f".{folder.name}")
-    for old in (beside, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    beside.mkdir(parents=True)
     kind = kind_for(choice, len(order))
-    vectors = np.lib.format.open_memmap(beside / "vectors.npy", "w+", np.float32, shape)
+    vectors = _room(beside / "vectors.npy", shape, np.float32)
     _fill(vectors, sources, rows, np.argsort(order))
-    np.save(beside / "rows.npy", np.stack([seqs[order], places.reshape(-1)]))
     text, ends = _texts(sources, rows, order)
-    np.save(beside / "ends.npy", ends)
-    np.save(beside / "text.npy", text)
+    for name, array in (("rows", np.stack([seqs[order], places.reshape(-1)])), ("ends", ends), ("text", text)):
+        _room(beside / f"{name}.npy", array.shape, array.dtype)[...] = array
     facts = {"kind": kind, "spaces": [names[code] for code in present], "rows": shape[0], "width": shape[1]}
     if kind != "flat":
         own = np.array([widths[code] for code in present])[places.reshape(-1)]
@@ -74,7 +89,6 @@ def write(folder: Path, sources: Sequence[Part], names: Sequence[str], widths: S
         quick.write(beside / INDEX)
         facts |= {"effort": quick.effort, "recall": round(quick.recall, 4), "scales": scales}
     facts["files"] = {path.name: _fingerprint(path) for path in sorted(beside.iterdir())}
-    beside.rename(folder)
     return facts
 
 
@@ -132,6 +146,14 @@ def _fingerprint(path: Path) -> list[Any]:
 
 def _mapped(path: Path) -> Any:  # noqa: ANN401 - of several types
     return np.load(path, mmap_mode="r").view(np.ndarray)
+
+
+def _room(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:  # noqa: ANN401
+    """Return a new array in a file that has all its room: writing to a mapped file on a full disk ends the process."""
+    made = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return made
 
 
 def _fill(vectors: Any, sources: Sequence[Part], rows: Sequence[Integers], place: Integers) -> None:  # noqa: ANN401

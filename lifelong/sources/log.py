@@ -67,11 +67,15 @@ class Log(Source):
             raise NotFound(f"there is no log in {folder}; lifelong stream append makes one")
         with translated(self.path):
             self._db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            if create:
-                self._db.executescript(SCHEMA)
-            found = self._fact("format")
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                if create:
+                    self._db.executescript(SCHEMA)
+                found = self._fact("format")
+            except sqlite3.Error:  # a transaction that was begun must not stay open as long as the error is kept
+                self._db.close()
+                raise
         if found != FORMAT:
             self._db.close()
             raise ArtifactError(f"{self.path} is of the format {found}, not {FORMAT}; use the program that made it")

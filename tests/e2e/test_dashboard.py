@@ -73,3 +73,53 @@ def test_an_operator_promotes_by_keyboard_and_reads_it_on_a_phone(server, kit):
     last = registry.history()[-1]
     assert (last.kind, last.version, last.who, last.why) == ("promote", 2, "http:ann", "looks good")
     assert secret not in server.log
+
+
+LOSE = """
+globalThis.sent = []; globalThis.lose = true; const real = fetch;
+globalThis.fetch = async (to, about) => {
+  const answer = await real(to, about);
+  if (!String(to).includes("admin")) return answer;
+  sent.push(about.headers["idempotency-key"]);
+  if (lose) throw new TypeError("the connection broke");
+  return answer;
+};
+globalThis.shown = show; show = () => 0;
+"""
+
+
+def clicked(browser, calls):
+    """Click on the rollback, twice as a nervous hand does, and on what is asked then; wait for so many calls in all."""
+    browser.value("document.getElementById('rollback').click(), document.getElementById('rollback').click()")
+    browser.value("document.querySelector('#ask [value=yes]').click()")
+    browser.wait(f"sent.length === {calls} && !busy")
+
+
+def test_a_click_is_one_step_however_often_it_is_sent(server, kit):
+    """A rollback whose answer is lost and which is asked for again is one; the next one is another; Escape is none."""
+    registry = Registry(server.folder / "registry", create=True)
+    kit.publish(registry, 4)
+    for version in (1, 2, 3, 4):
+        registry.promote(version)
+    server.start().up()
+    with Browser() as browser:
+        browser.open(server.url + "/ui")
+        browser.wait("current && current.version === 4")
+        browser.value(LOSE)  # and what happened is not shown: as if the connection were gone
+        clicked(browser, 1)
+        assert browser.value("document.getElementById('said').textContent").startswith("no answer")
+        browser.value("globalThis.lose = false")
+        clicked(browser, 2)
+        assert browser.value("document.getElementById('said').textContent") == "rollback: done"
+        assert browser.value('sent[0] === sent[1] && /^"[0-9a-f]{32}"$/.test(sent[0])')
+        assert registry.current() == 3
+        clicked(browser, 3)
+        assert browser.value("sent[2] !== sent[0]")
+        assert registry.current() == 2
+        browser.value("show = shown")
+        browser.wait("document.getElementById('live').textContent === 'version 2 is live'")
+        browser.value("document.getElementById('rollback').click()")
+        browser.press("Escape", 27)
+        browser.wait("!document.getElementById('ask').open")
+        assert browser.value("new Promise(said => setTimeout(() => said(!busy && sent.length === 3), 50))")
+    assert [event.kind for event in registry.history()[-3:]] == ["promote", "rollback", "rollback"]

@@ -113,7 +113,6 @@ class OneWidth:
                 return None
         if min(rows[:, -1].tolist(), default=0) < 0:
             return None
-        rows = _by_age(rows)
         score = self.part.exact(rows, self.unit[:, None], self.lengths[:, None])
         rows, score = _best_first(rows, score, k)
         if floor is not None and (floor >= score[:, -1] - 2 * error(self.part.width)).any():
@@ -173,7 +172,6 @@ class AllWidths:
         rows = None if exact else self._near(k)
         if rows is None or min(rows[:, -1].tolist(), default=0) < 0:
             return None
-        rows = _by_age(rows)
         places, lengths = self._placed(rows)
         score = self.part.exact(rows, self.unit[:, None], lengths)
         bound = self._bound(score * lengths, places)
@@ -241,15 +239,8 @@ class AllWidths:
         return Top(np.hstack([found.scores, scores]), np.hstack([found.rows, rows]), found.floor)
 
 
-def _by_age(rows: Integers) -> Integers:
-    """Return rows `[M, F]` of one part with the older ones first, which are stable among equals from then on."""
-    rows = rows.copy()
-    rows.sort(axis=1)
-    return rows
-
-
 def _best_first(rows: Integers, score: Floats, k: int) -> Ranked:
-    """Return the `k` best of `rows` `[M, F]`, older ones first, with their scores; of equals the older come first."""
-    order = (-score).argsort(axis=1, kind="stable")[:, :k]
+    """Return the `k` best of a part's `rows` `[M, F]`, and their scores; the older of two rows has the lower number."""
+    order = np.lexsort((rows, -score))[:, :k]
     order = order + np.arange(0, rows.size, rows.shape[1])[:, None]
     return rows.take(order), score.take(order)

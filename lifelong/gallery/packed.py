@@ -35,7 +35,7 @@ class Packed(Sequence[str]):
         return str(self._text[self._ends[at] : self._ends[at + 1]], "utf-8")
 
     def both(self, rows: Integers) -> tuple[list[str], list[str]]:
-        """Return first and second strings of `rows`; the second are JSON objects: of two bytes, they can only be empty."""
+        """Return first and second strings of `rows`; the second are JSON objects: those of two bytes are empty."""
         text = self._text
         a, b, c = self._arrays[1].take(2 * rows + THREE).tolist()
         first = [text[i:j].tobytes().decode() for i, j in zip(a, b, strict=True)]

@@ -143,12 +143,12 @@ class Part:
         return len(self) if mask is None else int(np.count_nonzero(mask))
 
     def near(self, queries: Floats, k: int, mask: Mask | None) -> Integers | None:
-        """Return the rows that the index finds for queries `[M, D]`, `[M, WIDER * k]`, at the end -1 where there are fewer.
+        """Return the rows that the index finds for queries `[M, D]`, `[M, WIDER * k]`; -1 at the end if there are fewer.
 
         None without an index, where there is a better way, and if fewer than `k` were found.
         """
         left = self.count(mask)
-        if self.quick is None or k * RARE > left or left < len(self) - SPARE and left <= GATHER:
+        if self.quick is None or k * RARE > left or (left < len(self) - SPARE and left <= GATHER):
             return None
         chosen = None if mask is None else indexes.selector(mask)
         rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)

@@ -121,9 +121,7 @@ class FrozenView:
             return [[] for _ in unit]
         searched = list(self._asked(unit, parts))
         if len(searched) == 1 and (ranked := searched[0].ranked(wanted.stop, exact=exact)) is not None:
-            rows, score = (best[:, wanted] for best in ranked)
-            hits = searched[0].part.hits(rows.reshape(-1), score.reshape(-1), self.names)
-            return [hits[at : at + rows.shape[1]] for at in range(0, len(hits), rows.shape[1])]
+            return self._alone(searched[0].part, *ranked, wanted)
         found = _candidates(searched, wanted.stop, exact)
         query, row = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         which = np.repeat(np.arange(len(found)), [len(rows) for _, rows in found])
@@ -133,8 +131,14 @@ class FrozenView:
         edges = np.searchsorted(query[order], np.arange(len(unit) + 1)).tolist()
         chosen = [order[a:b][wanted] for a, b in pairwise(edges)]
         best = np.concatenate(chosen)
-        mixed = self._hits(searched, which[best], row[best], score[best])
-        return [list(islice(mixed, len(some))) for some in chosen]
+        hits = self._hits(searched, which[best], row[best], score[best])
+        return [list(islice(hits, len(some))) for some in chosen]
+
+    def _alone(self, part: Part, rows: Integers, scores: Floats, wanted: slice) -> list[list[Hit]]:
+        """Return the hits of a single part, of whose rows `[M, k]`, best first, the scores are known."""
+        count = rows[:, wanted].shape[1]
+        hits = part.hits(rows[:, wanted].reshape(-1), scores[:, wanted].reshape(-1), self.names)
+        return [hits[at : at + count] for at in range(0, len(hits), count)]
 
     def _hits(self, searched: list[Asked], which: Integers, row: Integers, score: Floats) -> Iterator[Hit]:
         """Yield the hit of each row: part by part, for that is faster, but in the order of the rows."""
@@ -176,4 +180,3 @@ def _rescanned(asked: Asked, found: Pairs, queries: Integers, cut: Doubles) -> P
     more = [asked.above(q, float(cut[q])) for q in queries.tolist()]
     again = np.repeat(queries, [len(rows) for rows in more])
     return np.concatenate([query[kept], again]), np.concatenate([row[kept], *more])
-

@@ -143,7 +143,7 @@ class Part:
         return len(self) if mask is None else int(np.count_nonzero(mask))
 
     def near(self, queries: Floats, k: int, mask: Mask | None) -> Integers | None:
-        """Return the rows that the index finds for queries `[M, D]`, `[M, WIDER * k]`; -1 at the end if there are fewer.
+        """Return the rows that the index finds for queries `[M, D]`, `[M, WIDER * k]`, -1 where there are no more.
 
         None without an index, where there is a better way, and if fewer than `k` were found.
         """

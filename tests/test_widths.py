@@ -101,3 +101,23 @@ def test_rows_under_a_mixed_index_that_die_are_found_no_more(tmp_path, monkeypat
         gallery.remove([f"{at}-{i}" for at in (0, 1) for i in range(250)])
         (hits,) = gallery.search(draw(1, 10, seed=5), new, 500, {"even": True})
     assert sorted(hit.id for hit in hits) == sorted(f"{at}-{i}" for at in (0, 1) for i in range(250, 500, 2))
+
+
+@pytest.mark.parametrize("widths", [(16,), (8, 16)])
+def test_what_an_index_finds_has_the_scores_of_a_full_comparison_bit_for_bit(tmp_path, widths, monkeypatch):
+    """Asked alone or in a batch; rows with one vector, which share a score, come oldest first."""
+    monkeypatch.setattr(indexes, "SMALL", 200)
+    monkeypatch.setattr(indexes, "TARGET", 2.0)  # never reached: every list is looked into
+    spaces = [Space(f"s{width}", width, frozenset(f"s{w}" for w in widths)) for width in widths]
+    with EmbeddedGallery(tmp_path, index="ivf", background=False) as gallery:
+        for at, space in enumerate(spaces):
+            gallery.add([f"{at}-{i}" for i in range(600)], np.tile(draw(200, space.dim, seed=at), (3, 1)), space)
+        gallery.compact()
+        queries = draw(40, 16, seed=9)
+        hits, best = (gallery.search(queries, spaces[-1], 9, exact=exact) for exact in (False, True))
+        alone = [gallery.search(query[None], spaces[-1], 9)[0] for query in queries]
+        pages = [gallery.search(queries, spaces[-1], 3, offset=offset) for offset in (0, 3, 6)]
+        assert gallery.view().parts[0].quick is not None
+    assert hits == best == alone == [[*a, *b, *c] for a, b, c in zip(*pages, strict=True)]
+    ages = [[int(hit.id[2:]) for hit in some] for some in hits]
+    assert all(age[at] + 200 == age[at + 1] == age[at + 2] - 200 for age in ages for at in (0, 3, 6))

@@ -30,6 +30,8 @@ TRAINED = 64  # rows per list that train its centres
 REFINED = 5  # candidates by 4 bits for each one by 8
 WIDER = 2  # candidates by 8 bits for each one by the exact score
 CHUNK = 65_536  # rows added at once
+LEAST = -2.0  # less than any cosine, more than where there is no row
+ROUNDING = 2.0**-24
 Selector = Any  # FAISS's stubs describe C++, not the wrappers that Python sees
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -61,6 +63,11 @@ def kth(scores: Floats, k: int) -> Doubles:
     if scores.shape[1] < k:
         return np.full(len(scores), -np.inf)
     return np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k].astype(np.float64)
+
+
+def error(width: int) -> float:
+    """Return by how much a float32 product of two unit vectors may be off."""
+    return (width + 8) * ROUNDING
 
 
 @final

@@ -81,7 +81,7 @@ def queries(values: Vectors, space: Space) -> Doubles:
     array = _shaped(values, space, "queries")
     wide = array.astype(np.float64)
     length = np.sqrt(np.einsum("nd,nd->n", wide, wide))  # of float32 numbers: it neither overflows nor becomes zero
-    if not ((length > 0) & (length < np.inf)).all():
+    if not all(0 < one < math.inf for one in length.tolist()):
         vectors(array, space, "queries")
     wide /= length[:, None]
     return wide

@@ -9,6 +9,7 @@ import numpy as np
 
 from lifelong.gallery.indexes import Integers
 
+THREE = np.array([[0], [1], [2]])  # where the first string begins, where it ends, and where the second does
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -33,14 +34,12 @@ class Packed(Sequence[str]):
         at = 2 * row + self._which
         return str(self._text[self._ends[at] : self._ends[at + 1]], "utf-8")
 
-    def pairs(self, rows: Integers) -> list[tuple[str, str]]:
-        """Return both strings of each of `rows`; the second is a JSON object: of two bytes, it can only be empty."""
-        (_, ends), at, text = self._arrays, 2 * rows, self._text
-        a, b, c = ends[at].tolist(), ends[at + 1].tolist(), ends[at + 2].tolist()
-        return [
-            (text[i:j].tobytes().decode(), "{}" if k - j == 2 else text[j:k].tobytes().decode())
-            for i, j, k in zip(a, b, c, strict=True)
-        ]
+    def both(self, rows: Integers) -> tuple[list[str], list[str]]:
+        """Return first and second strings of `rows`; the second are JSON objects: those of two bytes are empty."""
+        text = self._text
+        a, b, c = self._arrays[1].take(2 * rows + THREE).tolist()
+        first = [text[i:j].tobytes().decode() for i, j in zip(a, b, strict=True)]
+        return first, ["{}" if j - i == 2 else text[i:j].tobytes().decode() for i, j in zip(b, c, strict=True)]
 
     def packed(self) -> tuple[Bytes, Integers]:
         """Return bytes and ends, of both strings of each row."""

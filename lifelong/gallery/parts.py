@@ -8,9 +8,10 @@ see `segments.py`, of which large ones have an index that spares comparing with 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, final
+from functools import partial
+from typing import NamedTuple, cast, final
 
 import numpy as np
 
@@ -27,6 +28,7 @@ SLACK = 4  # rows fetched beyond k: float32 rounding may misplace a few around t
 CELLS = 2**22  # scores in memory when all rows are scanned
 RARE = 10  # where fewer than 1 in so many rows are allowed, an index has to look further
 FURTHER = 4  # times its usual effort
+_hit = cast(Callable[[Iterable[object]], Hit], partial(tuple.__new__, Hit))  # without a call in Python for each
 
 
 class Top(NamedTuple):
@@ -112,14 +114,12 @@ class Part:
     def hits(self, rows: Integers, scores: Floats, names: Sequence[str]) -> list[Hit]:
         """Return what is handed out of rows `[N]` with their scores `[N]`; `names` are the spaces', by number."""
         if isinstance(self.ids, Packed):
-            pairs = self.ids.pairs(rows)
+            ids, texts = self.ids.both(rows)
         else:
-            pairs = [(self.ids[row], self.texts[row]) for row in rows.tolist()]
-        several = zip(pairs, scores.tolist(), self.codes[rows].tolist(), strict=True)
-        return [
-            Hit(name, score, names[code], {} if text == "{}" else json.loads(text))
-            for (name, text), score, code in several
-        ]
+            ids, texts = ([strings[row] for row in rows.tolist()] for strings in (self.ids, self.texts))
+        spaces = [names[code] for code in self.codes.take(rows).tolist()]
+        payloads = [{} if text == "{}" else json.loads(text) for text in texts]
+        return list(map(_hit, zip(ids, scores.tolist(), spaces, payloads, strict=True)))
 
     def allowed(self, readable: frozenset[int], condition: Condition) -> Mask | None:
         """Return which rows `[N]` may be found, None for all: of spaces that are `readable`, that meet `condition`."""
@@ -142,17 +142,27 @@ class Part:
         """Return how many rows a mask allows."""
         return len(self) if mask is None else int(np.count_nonzero(mask))
 
-    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False, scored: bool = True) -> Top:
-        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`.
+    def near(self, queries: Floats, k: int, mask: Mask | None) -> Integers | None:
+        """Return the rows that the index finds for queries `[M, D]`, `[M, WIDER * k]`, -1 where there are no more.
 
-        Unless `scored`, rows that an index found all score 0: their exact scores are taken anyway.
+        None without an index, where there is a better way, and if fewer than `k` were found.
         """
+        left = self.count(mask)
+        if self.quick is None or k * RARE > left or (left < len(self) - SPARE and left <= GATHER):
+            return None
+        chosen = None if mask is None else indexes.selector(mask)
+        rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
+        return rows if min(rows[:, k - 1].tolist(), default=0) >= 0 else None
+
+    def top(self, queries: Floats, k: int, mask: Mask | None, *, exact: bool = False) -> Top:
+        """Return the `k` best allowed rows, or a few more, for each query `[M, D]`; see `Top`."""
         left = self.count(mask)
         barred = len(self) - left
         if self.values is not None or (barred > SPARE and left <= GATHER):
             return self._gathered(queries, k + SLACK, mask)
-        if self.quick and not exact and k * RARE <= left and (found := self._indexed(queries, k, left, mask, scored)):
-            return found
+        if not exact and (rows := self.near(queries, k, mask)) is not None:
+            scores = np.einsum("mkd,md->mk", self.vectors.take(rows, axis=0), queries)
+            return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
         k += SLACK
         if mask is not None and barred > SPARE:
             if len(queries) >= BATCH:
@@ -170,14 +180,14 @@ class Part:
         return np.flatnonzero(found if mask is None else found & mask)
 
     def exact(self, rows: Integers, queries: Doubles, lengths: Doubles) -> Floats:
-        """Return the scores of row `rows[i]` against `queries[i]` of length `lengths[i]`, in float64 and then rounded.
+        """Return the scores of `rows` against as many queries `[..., Q]` of these lengths, in float64 and then rounded.
 
         Equal vectors get equal scores wherever they lie: einsum adds each row up in the same order.
         """
-        shared = min(self.width, queries.shape[1])
-        mine = self.vectors[rows, :shared].astype(np.float64)
-        score = np.einsum("nd,nd->n", mine, np.ascontiguousarray(queries[:, :shared])) / lengths
-        rounded: Floats = score.clip(-1, 1).astype(np.float32)
+        shared = min(self.width, queries.shape[-1])
+        mine = self.vectors.take(rows, axis=0)[..., :shared].astype(np.float64)
+        score = np.einsum("...d,...d->...", mine, np.ascontiguousarray(queries[..., :shared])) / lengths
+        rounded: Floats = np.minimum(np.maximum(score, -1), 1).astype(np.float32)
         return rounded
 
     def column(self, key: str) -> dict[Token, Integers]:
@@ -193,16 +203,6 @@ class Part:
             if column:
                 self.columns[key] = column
         return column
-
-    def _indexed(self, queries: Floats, k: int, left: int, mask: Mask | None, scored: bool) -> Top | None:
-        """Return what the index finds; None if it found too few where it looked."""
-        assert self.quick
-        chosen = None if mask is None else indexes.selector(mask)
-        rows = self.quick.search(queries, k, chosen, FURTHER if left * RARE < len(self) else 1)
-        if rows[:, :k].min(initial=0) < 0:
-            return None
-        scores = np.einsum("mkd,md->mk", self.vectors[rows], queries) if scored else np.zeros(rows.shape, np.float32)
-        return Top(np.where(rows < 0, np.float32(-np.inf), scores), rows, _floor(scores, complete=True))
 
     def _gathered(self, queries: Floats, k: int, mask: Mask | None) -> Top:
         rows = np.arange(len(self)) if mask is None else np.flatnonzero(mask)

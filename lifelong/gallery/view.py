@@ -11,19 +11,17 @@ import numpy as np
 
 from lifelong.errors import SpaceError
 from lifelong.gallery import inputs
-from lifelong.gallery.asked import AllWidths, Asked, Band, OneWidth
+from lifelong.gallery.asked import AllWidths, Asked, Bands, OneWidth
 from lifelong.gallery.base import Hit, Stats, Vectors, Where
-from lifelong.gallery.indexes import Integers, Mask, kth
+from lifelong.gallery.indexes import LEAST, Integers, Mask, error, kth
 from lifelong.gallery.inputs import Condition, Doubles, Floats
 from lifelong.gallery.parts import Part
 from lifelong.types import Space
 
 BLOCK = 256  # queries scored together, fewer where each wants so many hits that they would take more than
 PAIRS = 2**22  # pairs of query and row in memory
-ROUNDING = 2.0**-24
-LEAST = -2.0  # less than any cosine, more than where there is no row
 PLANS = 8  # of searches without a condition, kept with a view
-Allowed = tuple[Part, Mask | None, list[Band]]  # a part, its rows, and those of each width
+Allowed = tuple[Part, Mask | None, Bands]  # a part, its rows, and those of each width
 Pairs = tuple[Integers, Integers]  # queries, and rows of one part
 
 
@@ -98,7 +96,7 @@ class FrozenView:
     def _searched(self, space: Space, condition: Condition) -> Iterator[Allowed]:
         """Yield each part with the rows that may be found, and those of each width, which has queries of its own."""
         readable = frozenset(code for code, name in enumerate(self.names) if name in space.reads)
-        widths = self._widths()
+        widths = np.array([self.widths[name] for name in self.names], np.int64)
         for part in self.parts:
             mask, bands = part.allowed(readable, condition), []
             for width in sorted({int(widths[code]) for code in part.present & readable}):
@@ -107,28 +105,23 @@ class FrozenView:
                 if both is None or both.any():
                     bands.append((width, both))
             if bands:
-                yield part, mask, bands
-
-    def _widths(self) -> Integers:
-        return np.array([self.widths[name] for name in self.names], np.int64)
+                yield part, mask, Bands.of(bands, widths, part.quick.scales if part.quick else {})
 
     def _asked(self, unit: Doubles, parts: list[Allowed]) -> Iterator[Asked]:
         """Yield what unit queries `[N, D]` ask the parts for."""
         for part, mask, bands in parts:
-            if len(bands) > 1 and part.quick and part.quick.scales and bands[-1][0] <= unit.shape[1]:
-                yield AllWidths.of(part, mask, unit, bands, self._widths())
+            if len(bands.each) > 1 and part.quick and part.quick.scales and bands.each[-1][0] <= unit.shape[1]:
+                yield AllWidths.of(part, mask, unit, bands)
             else:
-                yield from (OneWidth.of(part, rows, unit, min(width, unit.shape[1])) for width, rows in bands)
+                yield from (OneWidth.of(part, rows, unit, min(width, unit.shape[1])) for width, rows in bands.each)
 
     def _best(self, unit: Doubles, wanted: slice, parts: list[Allowed], exact: bool) -> list[list[Hit]]:
         """Return the hits of unit queries `[N, D]`: rough scores choose candidates, exact ones rank them."""
         if not parts:
             return [[] for _ in unit]
         searched = list(self._asked(unit, parts))
-        if len(searched) == 1 and isinstance(searched[0], OneWidth):
-            alone = self._alone(searched[0], wanted, exact)
-            if alone is not None:
-                return alone
+        if len(searched) == 1 and (ranked := searched[0].ranked(wanted.stop, exact=exact)) is not None:
+            return self._alone(searched[0].part, *ranked, wanted)
         found = _candidates(searched, wanted.stop, exact)
         query, row = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
         which = np.repeat(np.arange(len(found)), [len(rows) for _, rows in found])
@@ -141,24 +134,11 @@ class FrozenView:
         hits = self._hits(searched, which[best], row[best], score[best])
         return [list(islice(hits, len(some))) for some in chosen]
 
-    def _alone(self, asked: OneWidth, wanted: slice, exact: bool) -> list[list[Hit]] | None:
-        """Return what `_best` does for a single part, in fewer steps; None where that needs a second look."""
-        part = asked.part
-        top = part.top(asked.fitted, wanted.stop, asked.mask, exact=exact, scored=False)
-        count, fetched = top.rows.shape
-        if fetched < wanted.stop or top.scores.min(initial=0) < LEAST:  # fewer rows than wanted
-            return None
-        rows = top.rows.reshape(-1)
-        score = asked.exact(rows, np.repeat(np.arange(count), fetched)).reshape(count, fetched)
-        order = np.lexsort((part.seqs[top.rows], -score))[:, wanted]
-        first = np.arange(0, len(rows), fetched)
-        last = score.reshape(-1)[first + order[:, -1]]
-        if (top.floor >= last - 2 * _error(part.width)).any():  # a row that was left out may belong here
-            return None
-        best = (order + first[:, None]).reshape(-1)
-        hits = part.hits(rows[best], score.reshape(-1)[best], self.names)
-        size = order.shape[1]
-        return [hits[start : start + size] for start in range(0, len(hits), size)]
+    def _alone(self, part: Part, rows: Integers, scores: Floats, wanted: slice) -> list[list[Hit]]:
+        """Return the hits of a single part, of whose rows `[M, k]`, best first, the scores are known."""
+        count = rows[:, wanted].shape[1]
+        hits = part.hits(rows[:, wanted].reshape(-1), scores[:, wanted].reshape(-1), self.names)
+        return [hits[at : at + count] for at in range(0, len(hits), count)]
 
     def _hits(self, searched: list[Asked], which: Integers, row: Integers, score: Floats) -> Iterator[Hit]:
         """Yield the hit of each row: part by part, for that is faster, but in the order of the rows."""
@@ -181,8 +161,8 @@ def _candidates(searched: list[Asked], k: int, exact: bool) -> list[Pairs]:
     """
     tops = [asked.top(k, exact=exact) for asked in searched]
     scores = np.concatenate([top.scores for top in tops], axis=1)
-    error = max(_error(asked.part.width) * asked.stretch for asked in searched)
-    cut = np.maximum(kth(scores, k) - 2 * error, LEAST)
+    off = max(error(asked.part.width) * asked.stretch for asked in searched)
+    cut = np.maximum(kth(scores, k) - 2 * off, LEAST)
     column, query = np.nonzero((scores >= cut[:, None]).T)
     row = np.concatenate([top.rows for top in tops], axis=1)[query, column]
     ends = [0, *np.searchsorted(column, np.cumsum([top.rows.shape[1] for top in tops])).tolist()]
@@ -200,8 +180,3 @@ def _rescanned(asked: Asked, found: Pairs, queries: Integers, cut: Doubles) -> P
     more = [asked.above(q, float(cut[q])) for q in queries.tolist()]
     again = np.repeat(queries, [len(rows) for rows in more])
     return np.concatenate([query[kept], again]), np.concatenate([row[kept], *more])
-
-
-def _error(width: int) -> float:
-    """Return by how much a float32 product of two unit vectors may be off."""
-    return (width + 8) * ROUNDING

@@ -6,7 +6,6 @@ import importlib.metadata
 import inspect
 import math
 import platform
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,10 +17,10 @@ import torch
 from torch import nn
 
 from lifelong import compose, plugins
-from lifelong.bench import calibration, metrics, prequential
-from lifelong.bench.job import REVISION, Job
+from lifelong.bench import calibration, metrics, peak, prequential
+from lifelong.bench.job import Job, revision
 from lifelong.bench.meter import Meter
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, DataError
 from lifelong.labels import LabelMap
 from lifelong.learning import Learner, Optim
 from lifelong.learning.checkpoint import pack
@@ -68,19 +67,25 @@ def run(job: Job, root: Path | None = None) -> Outcome:
 
 def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -> Outcome:
     """Call `measure`, and return what it gives with what `job` is and what it cost."""
+    peak.begin()
     wall, cpu = time.perf_counter(), time.process_time()
     found = measure()
     cost = {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak.peak_bytes(),
         "lifelong": importlib.metadata.version("lifelong"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "machine": platform.machine(),
     }
-    named = {"job": job.plain(), "digest": job.digest, "revision": REVISION, "signature": stream.signature}
+    named = {
+        "job": job.plain(),
+        "digest": job.digest,
+        "revision": revision(job.strategy),
+        "signature": stream.signature,
+    }
     return Outcome({**named, **found}, cost)
 
 
@@ -159,6 +164,9 @@ def untrained(model: Classifier, stream: Scenario) -> list[float]:
     """Return what a fresh network with all columns has right of each experience: what transfer is compared with.
 
     With task ids it chooses among the classes of the experience, as what was trained does.
+
+    Raises:
+        DataError: An experience has no test sample: its accuracies would all be 0, and so part of every mean.
     """
     labels, found = LabelMap(stream.classes), []
     model.grow(len(labels))
@@ -168,7 +176,9 @@ def untrained(model: Classifier, stream: Scenario) -> list[float]:
         for batch in experience.batches(1024, None, labels, test=True):
             said = own[outputs(model, batch.x).logits[:, own].argmax(1)]
             right, total = right + int((said == batch.y).sum()), total + len(batch)
-        found.append(right / max(total, 1))
+        if not total:
+            raise DataError(f"{experience.name!r} has no test sample of {list(experience.classes)}; leave them out")
+        found.append(right / total)
     return found
 
 

@@ -96,9 +96,9 @@ def refuse_other_data(store: Store, root: Path | None) -> None:
         except LifelongError:  # its cells will fail, and say why
             continue
         if now.get("sha256") != before.get("sha256"):
+            then, here = (f"{data.get('name')}, sha256 {str(data.get('sha256'))[:12]}" for data in (before, now))
             raise ConfigError(
-                f"{store.folder} holds cells of {job.scenario} that were run on other data ({before.get('name')}, sha256 "
-                f"{str(before.get('sha256'))[:12]}, now {now.get('name')}, {str(now.get('sha256'))[:12]}); "
+                f"{store.folder} holds cells of {job.scenario} that were run on other data ({then}, and now {here}); "
                 "choose another --out, or bring the data back"
             )
 

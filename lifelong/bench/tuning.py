@@ -45,7 +45,7 @@ SPACES: Mapping[str, Mapping[str, Range]] = {
     "powerlaw": {"alpha": Range(0.1, 2.0)},
     "slda": {"shrinkage": Range(1e-4, 0.5)},
     "ridge": {"ridge": Range(1e-2, 1e4)},
-    # Avalanche's, in its own terms and over the same ranges: its penalty of EWC has no 1/2, its LwF no squared temperature
+    # Avalanche's, in its own terms, as wide as ours: its penalty of EWC has no 1/2, its LwF no squared temperature
     "avalanche:EWC": {"ewc_lambda": Range(0.5, 5e3)},
     "avalanche:SynapticIntelligence": {"si_lambda": Range(0.01, 100.0)},
     "avalanche:MAS": {"lambda_reg": Range(0.01, 100.0)},

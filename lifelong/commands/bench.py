@@ -184,8 +184,8 @@ def _refuse_without_boundaries(job: Job, root: Path | None) -> None:
         return
     if "boundaries" not in provides:
         raise ConfigError(
-            f"first-task searches on the first experience, and {job.scenario} has no boundaries: its first experience is "
-            "a few samples, of which nothing can be known before; choose two-phase or conventional"
+            f"first-task searches on the first experience, and {job.scenario} has no boundaries: its first is a few "
+            "samples, of which nothing can be known before; choose two-phase or conventional"
         )
 
 

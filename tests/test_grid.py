@@ -146,6 +146,19 @@ def test_an_experience_that_nobody_tests_is_refused_before_training():
         cell.untrained(build({"backbone": {"name": "identity", "inputs": [3]}, "head": {"name": "linear"}}), stream)
 
 
+def test_a_model_that_the_last_step_broke_is_no_result(monkeypatch):
+    """Without a later loss to refuse it would be right about everything of its first class."""
+    job = Job(scenario="split-digits", strategy="naive", batch_size=2000, options={"experiences": 1})
+
+    def broken(self, model):
+        for p in model.parameters():
+            p.grad.fill_(math.nan)
+
+    monkeypatch.setattr("lifelong.learning.Strategy.project", broken)
+    with pytest.raises(DataError, match="ends with answers that are not numbers"):
+        cell.run(job)
+
+
 def test_other_data_that_stood_in_are_said_in_the_row(grid, tmp_path):
     job = replace(JOBS[0], scenario="split-fmnist")
     store = Store.create(tmp_path, [job], {})

@@ -144,8 +144,7 @@ def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
 
 def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
     base = untrained(build(_spec(job, stream), seed=job.seed), stream)
-    meter, rows, flops = Meter(learner), [], []
-    spent = ""
+    meter, rows, flops, spent = Meter(learner), [], [], ""
     for experience in stream:
         spent = spent or _fit(job, meter, learner, experience)
         rows.append([learner.score(e) for e in stream])
@@ -183,8 +182,7 @@ def untrained(model: Classifier, stream: Scenario) -> list[float]:
 
 
 def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
-    meter = Meter(learner)
-    spent = ""
+    meter, spent = Meter(learner), ""
 
     def fit(experience: Experience) -> None:
         nonlocal spent
@@ -208,8 +206,9 @@ def _fit(job: Job, meter: Meter, learner: Learner, experience: Experience) -> st
         meter.fit(experience, job.epochs, within)
     except _Spent as spent:
         return str(spent)
-    number = experience.index
-    looked = number % 100 == 0 or number < 100  # a long stream of small experiences is not weighed after each
+    looked = (
+        experience.index % 100 == 0 or experience.index < 100
+    )  # a long stream of small experiences is not weighed after each
     return "memory" if job.memory is not None and looked and _kept(learner) > job.memory else ""
 
 
@@ -219,14 +218,13 @@ def _kept(learner: Learner) -> int:
 
 
 def _spending(learner: Learner, meter: Meter, spent: str) -> dict[str, Any]:
-    weights = sum(t.nbytes for t in learner.model.state_dict().values())
     return {
         "counters": dict(learner.counters),
         "flops": meter.total,
         "flops_around": meter.around,
         "budget_spent": bool(spent),
         **({"stopped_by": spent} if spent else {}),
-        "bytes": {"model": weights, "strategy": _kept(learner)},
+        "bytes": {"model": sum(t.nbytes for t in learner.model.state_dict().values()), "strategy": _kept(learner)},
     }
 
 
@@ -240,6 +238,8 @@ def _last(learner: Learner, stream: Scenario) -> dict[str, Any]:
             truth.append(batch.y)
     said, y = torch.cat(logits), torch.cat(truth)
     said, y = said[y >= 0], y[y >= 0]  # where a budget ended before they came, classes are not known
+    if bool(said.isnan().any()):  # the last step broke it: the loss of no later one could tell
+        raise DataError("the model ends with answers that are not numbers; lower the learning rate")
     each = calibration.class_accuracies(said.argmax(1), y, len(learner.labels))
     sure: Mapping[str, float] = {}
     if bool(torch.isfinite(said).any(1).all()):

@@ -7,15 +7,20 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
-from lifelong.bench import cell, tables, workers
+from lifelong.bench import cell, peak, tables, workers
 from lifelong.bench.compare import differences, versions
-from lifelong.bench.job import Job
+from lifelong.bench.job import REVISION, Job, revision
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report
 from lifelong.commands.bench_progress import Lines
-from lifelong.errors import ConfigError, LifelongError, Locked
+from lifelong.errors import ConfigError, DataError, LifelongError, Locked
 from lifelong.learning.prequential import Prequential
+from lifelong.models import build
+from lifelong.streams.parts import from_data
+from lifelong.streams.scenarios import class_incremental
+from lifelong.types import Batch
 
 SMALL = Job(scenario="split-fmnist-small", strategy="naive", options={"experiences": 2}, epochs=1)
 JOBS = [
@@ -101,6 +106,78 @@ def test_what_older_code_gave_is_shown_but_run_again(grid, tmp_path):
 
 def test_a_changed_job_is_not_answered_by_an_old_result(grid):
     assert grid.result(replace(JOBS[0], lr=0.2)) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"digest": "a', b"[]", b"null", b"{}", b"\xff\x00"])
+def test_a_damaged_file_counts_as_not_there(grid, tmp_path, damage):
+    store = Store.create(tmp_path, JOBS[:1], {})
+    store.write(JOBS[0], grid.result(JOBS[0]), grid.cost(JOBS[0]))
+    assert store.settled(JOBS[0], "a")
+    for kind in ("cells", "failed", "costs"):
+        store.path(kind, JOBS[0]).parent.mkdir(parents=True, exist_ok=True)
+        store.path(kind, JOBS[0]).write_bytes(damage)
+    assert store.result(JOBS[0]) is None
+    assert store.failure(JOBS[0]) is None
+    assert store.cost(JOBS[0]) == {}
+    assert not store.settled(JOBS[0], "a")
+    assert tables.cells(store)[0]["status"] == "missing"
+    (tmp_path / "grid.json").write_bytes(damage)
+    with pytest.raises(ConfigError, match=r"grid\.json is"):
+        store.jobs()
+
+
+def test_a_strategy_whose_cells_changed_is_run_anew_alone(grid, tmp_path):
+    ours = {**grid.result(JOBS[0]), "revision": REVISION}
+    slda = replace(JOBS[0], strategy="slda")
+    store = Store.create(tmp_path, [JOBS[0], slda], {})
+    for job in (JOBS[0], slda):
+        store.write(job, {**ours, "digest": job.digest}, {})
+    assert store.settled(JOBS[0], "a")
+    assert not store.settled(slda, "a")
+    assert revision("replay+slda") == revision("slda") > revision("nmc") == REVISION
+
+
+def test_an_experience_that_nobody_tests_is_refused_before_training():
+    """Its accuracies would be 0, and pull every mean down."""
+    x, y = torch.rand(8, 3), torch.arange(8) % 4
+    held = Batch.of(x[:4], torch.tensor([0, 1, 0, 1]), torch.arange(8, 12))
+    stream = class_incremental(from_data(Batch.of(x, y, torch.arange(8)), held), 2)
+    with pytest.raises(DataError, match=r"'classes-1' has no test sample of \[2, 3\]"):
+        cell.untrained(build({"backbone": {"name": "identity", "inputs": [3]}, "head": {"name": "linear"}}), stream)
+
+
+def test_a_model_that_the_last_step_broke_is_no_result(monkeypatch):
+    """Without a later loss to refuse it would be right about everything of its first class."""
+    job = Job(scenario="split-digits", strategy="naive", batch_size=2000, options={"experiences": 1})
+
+    def broken(self, model):
+        for p in model.parameters():
+            p.grad.fill_(math.nan)
+
+    monkeypatch.setattr("lifelong.learning.Strategy.project", broken)
+    with pytest.raises(DataError, match="ends with answers that are not numbers"):
+        cell.run(job)
+
+
+def test_other_data_that_stood_in_are_said_in_the_row(grid, tmp_path):
+    job = replace(JOBS[0], scenario="split-fmnist")
+    store = Store.create(tmp_path, [job], {})
+    store.write(job, {**grid.result(JOBS[0]), "digest": job.digest}, {})
+    assert "measured on split-fmnist-small" in tables.standings(store)[0]["note"]
+    assert tables.standings(grid)[0]["note"] == ""
+
+
+def test_the_peak_is_that_of_the_cell_and_not_of_its_process():
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("this kernel forgets no peak")
+    large = torch.ones(30_000_000)
+    before = peak.peak_bytes()
+    del large
+    peak.begin()
+    assert peak.peak_bytes() < before - 60_000_000
+    large = torch.ones(30_000_000)
+    assert peak.peak_bytes() > before - 60_000_000
+    del large
 
 
 def test_what_failed_is_tried_again_in_the_next_attempt_only(tmp_path, monkeypatch):
@@ -240,6 +317,13 @@ def test_differences_are_named(grid, tmp_path):
     assert rows[JOBS[4].key]["difference"] == 0.25
     assert rows[JOBS[5].key]["what"].startswith("only in")
     assert set(rows) == {JOBS[0].key, JOBS[4].key, JOBS[5].key}
+
+
+def test_grids_with_and_without_budgets_are_compared(grid, tmp_path):
+    """A budget that says nothing is no field of a plain job."""
+    other = Store.create(tmp_path, [replace(job, memory=10**6, lr=0.2) for job in JOBS], {})
+    for one, two in ((grid, other), (other, grid)):
+        assert {row["what"] for row in differences(one, two)} == {"other settings: lr, memory"}
 
 
 def test_grids_without_a_common_result_are_not_called_the_same(grid, tmp_path, capsys):

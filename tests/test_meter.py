@@ -12,6 +12,7 @@ from lifelong.trial import Toy, digest, learner
 from lifelong.types import Batch, Experience
 
 MLP = {"backbone": {"name": "mlp", "inputs": [20], "hidden": [16], "features": 8}, "head": {"name": "linear"}}
+HEAD = {"backbone": {"name": "identity", "inputs": [20]}, "head": {"name": "linear"}}
 CONV = {
     "backbone": {"name": "conv", "inputs": [1, 8, 8], "channels": [4], "features": 6},
     "head": {"name": "linear"},
@@ -106,6 +107,22 @@ def test_a_failing_experience_leaves_no_counter_behind():
     before = meter.total
     torch.randn(8, 8) @ torch.randn(8, 8)
     assert meter.total == before
+
+
+def test_a_product_that_is_added_in_place_costs_what_it_costs_elsewhere():
+    a, b, c = torch.zeros(3, 4), torch.ones(3, 5), torch.ones(5, 4)
+    with Operations() as count:
+        a.addmm_(b, c)
+    assert count.total == 2 * 3 * 5 * 4
+
+
+@pytest.mark.parametrize(("name", "each"), [("slda", 2 * 20 * 20), ("ridge", 2 * 2 * 20 * 50 + 2 * 50 * 50)])
+def test_closed_forms_cost_their_products(name, each):
+    """SLDA: the outer product of a sample; ridge: its 50 features, to learn and to answer, and their outer product."""
+    made = Learner(build(HEAD, seed=0), strategy(name, ["width=50"] if name == "ridge" else []), batch_size=35)
+    meter = Meter(made)
+    meter.fit(experience([20]), 1)
+    assert meter.total == 70 * each
 
 
 def test_decompositions_and_distances_are_counted():

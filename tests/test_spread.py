@@ -37,7 +37,15 @@ def test_pairs_that_say_nothing():
     assert math.isnan(paired({0: 1.0}, {0: 0.5}))
     assert math.isnan(paired({0: 1.0, 1: 1.0}, {2: 0.5, 3: 0.5}))
     assert paired(A, A) == 1.0
-    assert paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) == 0.0  # differs by the same at every seed
+
+
+def test_runs_that_draw_nothing_are_one_run_however_many_seeds():
+    """Two strategies without chance differ by the same at each seed: five copies of one number prove nothing."""
+    assert math.isnan(paired(dict.fromkeys(range(5), 0.8645), dict.fromkeys(range(5), 0.754)))
+    assert math.isnan(paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}))
+    bits = {seed: 0.8645 + seed * 1e-16 for seed in range(5)}  # the same numbers, added up in another order
+    assert math.isnan(paired(bits, dict.fromkeys(range(5), 0.754)))
+    assert paired(bits, dict.fromkeys(range(5), 0.8645)) == 1.0
 
 
 def test_holm_by_hand():

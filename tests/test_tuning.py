@@ -119,6 +119,47 @@ def test_values_stay_in_their_range():
         assert low <= float(trial.settings[1].removeprefix("pull=")) <= high
 
 
+def test_what_was_set_is_not_searched():
+    pytest.importorskip("optuna")
+    for strategy, given in (("ewc", "pull=5"), ("replay+powerlaw", "powerlaw.alpha=0.5")):
+        found = tuning.trials(Job(scenario="split-fmnist", strategy=strategy, settings=(given,)), 3, on=None)
+        assert {trial.settings for trial in found} == {(given,)}
+
+
+def test_avalanche_is_searched_over_as_many_arguments_as_ours():
+    for theirs, ours in {"EWC": "ewc", "SynapticIntelligence": "si", "MAS": "mas", "LwF": "lwf", "DER": "derpp",
+                         "StreamingLDA": "slda"}.items():  # fmt: skip
+        found, expected = tuning.SPACES[f"avalanche:{theirs}"].values(), tuning.SPACES[ours].values()
+        assert [r.high / r.low for r in found] == pytest.approx([r.high / r.low for r in expected])
+
+
+def test_the_first_experience_of_a_stream_without_boundaries_is_nothing_to_search_on():
+    with pytest.raises(ConfigError, match="blurry:digits has no boundaries"):
+        bench._refuse_without_boundaries(Job(scenario="blurry:digits", strategy="naive"), None)
+    bench._refuse_without_boundaries(Job(scenario="split-digits", strategy="naive"), None)
+
+
+def own(path, seed):
+    random = np.random.default_rng(seed)
+    x, y = random.integers(0, 256, (24, 3, 3), dtype=np.uint8), np.arange(24) % 4
+    np.savez(path, x_train=x, y_train=y, x_test=x[:8], y_test=y[:8])
+
+
+def test_cells_of_changed_data_are_not_gone_on_with(tmp_path):
+    """A file under the same name is other data once a sample in it is another: no mean may go over both."""
+    path = tmp_path / "own.npz"
+    own(path, 0)
+    jobs = [Job(scenario=f"split:{path}", strategy="nmc", options={"experiences": 2}, seed=seed) for seed in (0, 1)]
+    store = Store.create(tmp_path / "grid", jobs, {})
+    workers.work(store, jobs[:1], "a")
+    overlap.refuse_other_data(store, None)
+    own(path, 1)
+    with pytest.raises(ConfigError, match=r"cells of split:.*own\.npz that were run on other data"):
+        overlap.refuse_other_data(store, None)
+    path.unlink()
+    overlap.refuse_other_data(store, None)  # cells that are not finished will fail, and say why
+
+
 def test_the_best_trial_is_frozen_and_hashed():
     tried = [
         (Job(scenario="split-mnist10k", strategy="ewc", lr=lr, part="validation", label=f"trial-{i}"), result(score))
@@ -137,6 +178,8 @@ def test_the_best_trial_is_frozen_and_hashed():
 
 def test_every_searched_argument_exists():
     for name, space in tuning.SPACES.items():
+        if ":" in name:  # of another library: only that knows its arguments
+            continue
         compose.strategy(name, [f"{key}={low}" for key, (low, *_) in space.items()])
 
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import inspect
 import math
 import platform
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,10 +17,10 @@ import torch
 from torch import nn
 
 from lifelong import compose, plugins
-from lifelong.bench import calibration, metrics, prequential
-from lifelong.bench.job import REVISION, Job
+from lifelong.bench import calibration, metrics, peak, prequential
+from lifelong.bench.job import Job, revision
 from lifelong.bench.meter import Meter
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, DataError
 from lifelong.labels import LabelMap
 from lifelong.learning import Learner, Optim
 from lifelong.learning.checkpoint import pack
@@ -68,19 +67,25 @@ def run(job: Job, root: Path | None = None) -> Outcome:
 
 def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -> Outcome:
     """Call `measure`, and return what it gives with what `job` is and what it cost."""
+    peak.begin()
     wall, cpu = time.perf_counter(), time.process_time()
     found = measure()
     cost = {
         "seconds": time.perf_counter() - wall,
         "cpu_seconds": time.process_time() - cpu,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak.peak_bytes(),
         "lifelong": importlib.metadata.version("lifelong"),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
         "machine": platform.machine(),
     }
-    named = {"job": job.plain(), "digest": job.digest, "revision": REVISION, "signature": stream.signature}
+    named = {
+        "job": job.plain(),
+        "digest": job.digest,
+        "revision": revision(job.strategy),
+        "signature": stream.signature,
+    }
     return Outcome({**named, **found}, cost)
 
 
@@ -139,8 +144,7 @@ def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
 
 def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
     base = untrained(build(_spec(job, stream), seed=job.seed), stream)
-    meter, rows, flops = Meter(learner), [], []
-    spent = ""
+    meter, rows, flops, spent = Meter(learner), [], [], ""
     for experience in stream:
         spent = spent or _fit(job, meter, learner, experience)
         rows.append([learner.score(e) for e in stream])
@@ -159,6 +163,9 @@ def untrained(model: Classifier, stream: Scenario) -> list[float]:
     """Return what a fresh network with all columns has right of each experience: what transfer is compared with.
 
     With task ids it chooses among the classes of the experience, as what was trained does.
+
+    Raises:
+        DataError: An experience has no test sample: its accuracies would all be 0, and so part of every mean.
     """
     labels, found = LabelMap(stream.classes), []
     model.grow(len(labels))
@@ -168,13 +175,14 @@ def untrained(model: Classifier, stream: Scenario) -> list[float]:
         for batch in experience.batches(1024, None, labels, test=True):
             said = own[outputs(model, batch.x).logits[:, own].argmax(1)]
             right, total = right + int((said == batch.y).sum()), total + len(batch)
-        found.append(right / max(total, 1))
+        if not total:
+            raise DataError(f"{experience.name!r} has no test sample of {list(experience.classes)}; leave them out")
+        found.append(right / total)
     return found
 
 
 def _online(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
-    meter = Meter(learner)
-    spent = ""
+    meter, spent = Meter(learner), ""
 
     def fit(experience: Experience) -> None:
         nonlocal spent
@@ -198,8 +206,9 @@ def _fit(job: Job, meter: Meter, learner: Learner, experience: Experience) -> st
         meter.fit(experience, job.epochs, within)
     except _Spent as spent:
         return str(spent)
-    number = experience.index
-    looked = number % 100 == 0 or number < 100  # a long stream of small experiences is not weighed after each
+    looked = (
+        experience.index % 100 == 0 or experience.index < 100
+    )  # a long stream of small experiences is not weighed after each
     return "memory" if job.memory is not None and looked and _kept(learner) > job.memory else ""
 
 
@@ -209,14 +218,13 @@ def _kept(learner: Learner) -> int:
 
 
 def _spending(learner: Learner, meter: Meter, spent: str) -> dict[str, Any]:
-    weights = sum(t.nbytes for t in learner.model.state_dict().values())
     return {
         "counters": dict(learner.counters),
         "flops": meter.total,
         "flops_around": meter.around,
         "budget_spent": bool(spent),
         **({"stopped_by": spent} if spent else {}),
-        "bytes": {"model": weights, "strategy": _kept(learner)},
+        "bytes": {"model": sum(t.nbytes for t in learner.model.state_dict().values()), "strategy": _kept(learner)},
     }
 
 
@@ -230,6 +238,8 @@ def _last(learner: Learner, stream: Scenario) -> dict[str, Any]:
             truth.append(batch.y)
     said, y = torch.cat(logits), torch.cat(truth)
     said, y = said[y >= 0], y[y >= 0]  # where a budget ended before they came, classes are not known
+    if bool(said.isnan().any()):  # the last step broke it: the loss of no later one could tell
+        raise DataError("the model ends with answers that are not numbers; lower the learning rate")
     each = calibration.class_accuracies(said.argmax(1), y, len(learner.labels))
     sure: Mapping[str, float] = {}
     if bool(torch.isfinite(said).any(1).all()):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lifelong import files
+from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.bench.tables import ran_on
 
@@ -25,8 +26,7 @@ def differences(one: Store, other: Store) -> list[dict[str, Any]]:
             continue
         a, b = one.result(ours[key]), other.result(theirs[key])
         if ours[key].digest != theirs[key].digest:
-            fields = [n for n, v in ours[key].plain().items() if theirs[key].plain()[n] != v]
-            rows.append(_row(key, f"other settings: {', '.join(fields)}", _largest(a, b)))
+            rows.append(_row(key, f"other settings: {', '.join(_fields(ours[key], theirs[key]))}", _largest(a, b)))
         elif a is None or b is None:
             if a is not b:
                 rows.append(_row(key, f"not finished in {(one if a is None else other).folder}"))
@@ -50,6 +50,12 @@ def versions(one: Store, other: Store) -> dict[str, tuple[str, str]]:
     ours, theirs = (ran_on(store) for store in (one, other))
     said = {name: (", ".join(ours[name]), ", ".join(theirs[name])) for name in ours}
     return {name: pair for name, pair in said.items() if pair[0] != pair[1]}
+
+
+def _fields(one: Job, other: Job) -> list[str]:
+    """Return the fields that are not the same in both; budgets that say nothing are left out of a plain job."""
+    ours, theirs = one.plain(), other.plain()
+    return [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
 
 
 def _row(key: str, what: str, largest: tuple[str, float] | None = None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from lifelong.errors import ConfigError
 PROTOCOLS = ("conventional", "two-phase", "first-task")
 LATER = ("rehearsals", "memory")  # left out where they say nothing: a job is named by the digest of its fields
 REVISION = 2  # of what a cell gives: raise it with a change of code that changes results, and cells are run anew
+# likewise, of the cells of one strategy alone; 3: products added in place are counted
+REVISED = dict.fromkeys(("slda", "ridge", "gpm", "trgp", "cuber"), 3)
 PARTS = ("test", "validation", "first-task")
 
 
@@ -114,6 +116,11 @@ class Job:
             raise ConfigError(
                 f"no job can be read from {sorted(plain)}: {error}; was it written by this version?"
             ) from error
+
+
+def revision(strategy: str) -> int:
+    """Return the revision of what cells of `strategy`, plug-ins joined by `+`, give now."""
+    return max(REVISED.get(name.strip(), REVISION) for name in strategy.split("+"))
 
 
 def safe(name: str) -> str:

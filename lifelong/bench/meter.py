@@ -65,6 +65,8 @@ EXTRA: Mapping[Any, Callable[..., int]] = {
     aten.cholesky_solve: lambda b, x, *_, **__: _batch(x) * 2 * x.shape[-1] ** 2 * b.shape[-1],
     aten._cdist_forward: lambda a, b, *_, **__: _batch(a) * distance_flops(a.shape[-2], b.shape[-2], a.shape[-1]),
     aten.topk: lambda x, *_, **__: x.numel(),
+    # torch knows the product itself, not the one that is added in place
+    aten.addmm_: lambda _, a, b, **__: 2 * a.shape[-2] * a.shape[-1] * b.shape[-1],
     aten.mv: lambda a, *_, **__: 2 * a.numel(),
     aten.dot: lambda a, *_, **__: 2 * a.numel(),
 }

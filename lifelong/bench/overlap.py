@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lifelong.errors import ConfigError, DataError
+from lifelong.bench.store import Store
+from lifelong.errors import ConfigError, DataError, LifelongError
 from lifelong.streams.scenario import Scenario
+from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.types import Batch
 
 
@@ -78,6 +81,26 @@ def _shape(stream: Scenario) -> tuple[str, list[int]]:
 
 def _said(shape: tuple[str, Iterable[int]]) -> str:
     return f"{shape[0]} with {', '.join(map(str, shape[1]))} classes"
+
+
+def refuse_other_data(store: Store, root: Path | None) -> None:
+    """Raise `ConfigError` if finished cells of `store` were run on other data than their scenarios are cut from now.
+
+    A job names its data; what stands under that name may have changed since, and no mean may go over both.
+    """
+    held = [(job, found["signature"]["data"]) for job in store.jobs() if (found := store.result(job))]
+    distinct = {(job.scenario, data.get("sha256")): (job, data) for job, data in held}
+    for job, before in distinct.values():
+        try:
+            now = make_scenario(job.scenario, root, job.seed, **job.options).data
+        except LifelongError:  # its cells will fail, and say why
+            continue
+        if now.get("sha256") != before.get("sha256"):
+            then, here = (f"{data.get('name')}, sha256 {str(data.get('sha256'))[:12]}" for data in (before, now))
+            raise ConfigError(
+                f"{store.folder} holds cells of {job.scenario} that were run on other data ({then}, and now {here}); "
+                "choose another --out, or bring the data back"
+            )
 
 
 def leaked(stream: Scenario) -> list[tuple[int, int]]:

@@ -8,13 +8,14 @@ failed/SCENARIO/STRATEGY/SEED.json why there is no result
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
 from lifelong import files
-from lifelong.bench.job import REVISION, Job
-from lifelong.errors import ConfigError
+from lifelong.bench.job import Job, revision
+from lifelong.errors import ConfigError, DataError
 from lifelong.locks import FileLock, held
 
 FORMAT = 1
@@ -40,15 +41,20 @@ class Store:
         Raises:
             ConfigError: Two jobs have the same scenario, strategy and seed.
         """
-        keys = [job.key for job in jobs]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice or not jobs:
-            raise ConfigError(f"a grid has each cell once and at least one, got {len(jobs)} jobs, twice: {twice[:3]}")
+        cls.refuse_twice(jobs)
         store = cls(folder)
         folder.mkdir(parents=True, exist_ok=True)
         body = {"format": FORMAT, "about": dict(about), "jobs": [job.plain() for job in jobs]}
         files.write_atomic(folder / "grid.json", files.canonical_json(body))
         return store
+
+    @staticmethod
+    def refuse_twice(jobs: Sequence[Job]) -> None:
+        """Raise `ConfigError` unless there are jobs, each with a key of its own."""
+        counts = Counter(job.key for job in jobs)
+        twice = sorted(key for key, count in counts.items() if count > 1)
+        if twice or not jobs:
+            raise ConfigError(f"a grid has each cell once and at least one, got {len(jobs)} jobs, twice: {twice[:3]}")
 
     def grid(self) -> dict[str, Any]:
         """Return what `create` was told.
@@ -61,11 +67,10 @@ class Store:
             raise ConfigError(
                 f"no grid in {self.folder}: {path.name} is missing; make one with lifelong bench run --out"
             )
-        found: dict[str, Any] = files.parse_json(files.read_file(path))
-        if found.get("format") != FORMAT:
-            raise ConfigError(
-                f"{path} has format {found.get('format')}, this version reads {FORMAT}; run the grid anew"
-            )
+        found = _plain(path)
+        if found is None or found.get("format") != FORMAT:
+            got = "damaged" if found is None else f"of format {found.get('format')}"
+            raise ConfigError(f"{path} is {got}, this version reads format {FORMAT}; run the grid anew")
         return found
 
     def jobs(self) -> list[Job]:
@@ -75,7 +80,7 @@ class Store:
     def result(self, job: Job) -> dict[str, Any] | None:
         """Return what `job` gave, None where it has not been run as it is now."""
         found = self._read("cells", job)
-        return found if found is not None and found["digest"] == job.digest else None
+        return found if found is not None and found.get("digest") == job.digest else None
 
     def cost(self, job: Job) -> dict[str, Any]:
         """Return what running `job` took, nothing where that is unknown."""
@@ -84,7 +89,7 @@ class Store:
     def failure(self, job: Job) -> dict[str, Any] | None:
         """Return why `job` gave nothing: `kind` (`failed` or `excluded`), `reason` and `attempt`."""
         found = self._read("failed", job)
-        return found if found is not None and found["digest"] == job.digest else None
+        return found if found is not None and found.get("digest") == job.digest else None
 
     def write(self, job: Job, result: Mapping[str, Any], cost: Mapping[str, Any]) -> None:
         """Keep the outcome of `job`; once this returns it survives a loss of power."""
@@ -100,7 +105,7 @@ class Store:
     def settled(self, job: Job, attempt: str) -> bool:
         """Whether there is nothing left to do for `job` in this attempt; what older code gave does not count."""
         result, failure = self.result(job), self.failure(job)
-        if result is not None and result.get("revision") == REVISION:
+        if result is not None and result.get("revision") == revision(job.strategy):
             return True
         return failure is not None and bool(failure["attempt"] == attempt)
 
@@ -130,9 +135,18 @@ class Store:
 
     def _read(self, kind: str, job: Job) -> dict[str, Any] | None:
         path = self.path(kind, job)
-        return files.parse_json(files.read_file(path)) if path.is_file() else None
+        return _plain(path) if path.is_file() else None
 
     def _write(self, kind: str, job: Job, value: Mapping[str, Any]) -> None:
         path = self.path(kind, job)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(path, files.canonical_json(dict(value)))
+
+
+def _plain(path: Path) -> dict[str, Any] | None:
+    """Return what a file of ours holds, None if it is damaged: then it counts as not there, and is made anew."""
+    try:
+        found = files.parse_json(files.read_file(path))
+    except DataError:
+        return None
+    return found if isinstance(found, dict) else None

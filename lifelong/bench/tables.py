@@ -100,8 +100,15 @@ def _row(group: Sequence[Job], store: Store) -> dict[str, Any]:
         row["state_bytes"] = spread([float(sum(r["bytes"].values())) for r in results])
         row["seconds"] = spread([c.get("cpu_seconds", math.nan) for c in costs])
         row["matrix"] = _mean_matrix(results)
-        row["online"], row["note"] = results[0].get("online"), results[0].get("note", "")
+        row["online"], row["note"] = results[0].get("online"), _note(first, results[0])
     return row
+
+
+def _note(job: Job, result: Mapping[str, Any]) -> str:
+    """Return what a reader has to know of a row: of the strategy, and where other data stood in."""
+    measured = result["signature"]["name"]
+    other = "" if measured == job.scenario else f"measured on {measured}, which stood in where data were missing"
+    return "; ".join(part for part in (result.get("note", ""), other) if part)
 
 
 def _mean_matrix(results: Sequence[Mapping[str, Any]]) -> list[list[float]] | None:

@@ -45,6 +45,13 @@ SPACES: Mapping[str, Mapping[str, Range]] = {
     "powerlaw": {"alpha": Range(0.1, 2.0)},
     "slda": {"shrinkage": Range(1e-4, 0.5)},
     "ridge": {"ridge": Range(1e-2, 1e4)},
+    # Avalanche's, in its own terms, as wide as ours: its penalty of EWC has no 1/2, its LwF no squared temperature
+    "avalanche:EWC": {"ewc_lambda": Range(0.5, 5e3)},
+    "avalanche:SynapticIntelligence": {"si_lambda": Range(0.01, 100.0)},
+    "avalanche:MAS": {"lambda_reg": Range(0.01, 100.0)},
+    "avalanche:LwF": {"alpha": Range(0.4, 40.0)},
+    "avalanche:DER": {"alpha": Range(0.05, 2.0), "beta": Range(0.1, 2.0)},
+    "avalanche:StreamingLDA": {"shrinkage_param": Range(1e-4, 0.5)},
 }
 _CUTS = ("split-{}-seeded", "rotated-{}", "fewshot-{}", "blurry-{}", "lite0-{}", "lite2-{}")
 # What a scenario's settings are searched on: another data set, cut the same way.
@@ -97,7 +104,10 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
     scenario, options = on or (job.scenario, job.options)
     cut = f"-{files.digest(files.canonical_json(dict(options)))[:8]}" if options else ""
     made = []
-    for number, values in enumerate(_draws(_space(job.strategy), count, seed)):
+    space = _space(job.strategy)
+    fixed = {setting.partition("=")[0] for setting in job.settings} - {"lr"}
+    space = {name: where for name, where in space.items() if name not in fixed}
+    for number, values in enumerate(_draws(space, count, seed)):
         lr = values.pop("lr")
         settings = tuple(f"{name}={value:.6g}" for name, value in values.items())
         made.append(

@@ -45,9 +45,11 @@ def run(
     """Run what is not done yet of the grid in `out`, write and print its report; return whether nothing failed."""
     bench_report.refuse(sinks)
     grid = _grid(strategies.split(","), scenarios.split(","), seeds, common)
+    Store.refuse_twice(grid)
     attempt = secrets.token_hex(4)
 
     def settle(store: Store, wanted: Sequence[Job]) -> None:
+        overlap.refuse_other_data(store, data_root)
         with progress(f"cells of {store.folder}", len(wanted), quiet=as_json) as tell:
             if ray is not None:
                 from lifelong.adapters import ray as cluster
@@ -65,7 +67,8 @@ def run(
     bench_report.show(out, as_json=as_json)
     if not as_json:
         tables.console.print(f"report: {out / 'report.html'}", soft_wrap=True)
-    return not any((failure := store.failure(job)) and failure["kind"] == "failed" for job in grid)
+    failed = any((failure := store.failure(job)) and failure["kind"] == "failed" for job in grid)
+    return not failed and any(store.result(job) for job in grid)
 
 
 def work(folder: Path, attempt: str, data_root: Path | None) -> None:
@@ -131,9 +134,11 @@ def _tuned(
     for job in grid:
         first.setdefault((job.scenario, job.strategy), job)
     searches = {pair: _search(job, protocol, trials, tune_on) for pair, job in first.items()}
-    if protocol == "two-phase":
-        for scenario in dict.fromkeys(job.scenario for job in grid):
-            _refuse_overlap(next(job for job in grid if job.scenario == scenario), tune_on, root)
+    for job in {job.scenario: job for job in grid}.values():
+        if protocol == "two-phase":
+            _refuse_overlap(job, tune_on, root)
+        else:
+            _refuse_without_boundaries(job, root)
     made = [job for pair in searches for job in searches[pair]]
     store = Store.create(out / "tuning", list({job.key: job for job in made}.values()), {"protocol": protocol})
     settle(store, store.jobs())
@@ -170,6 +175,18 @@ def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:
             said = f"{name}: {count} test samples are training samples too, such as {ids[1]}, which is {ids[0]}"
             click.echo(f"lifelong: {said}; named in the report", err=True)
     return found
+
+
+def _refuse_without_boundaries(job: Job, root: Path | None) -> None:
+    try:
+        provides = make_scenario(job.scenario, root, 0, **job.options).provides
+    except LifelongError:  # its cells will fail, and say why
+        return
+    if "boundaries" not in provides:
+        raise ConfigError(
+            f"first-task searches on the first experience, and {job.scenario} has no boundaries: its first is a few "
+            "samples, of which nothing can be known before; choose two-phase or conventional"
+        )
 
 
 def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:

@@ -25,7 +25,8 @@ ONLINE = {
     "no_change": "the same for who always says the label before",
 }
 OTHERS = {
-    "p": "chance of so large a difference from the best strategy if there were none; paired over seeds, corrected",
+    "p": "chance of so large a difference from the best strategy if there were none; paired over seeds, corrected; "
+    "nothing where the difference is the same at every seed, for then nothing was drawn and the seeds are one run",
     "TFLOP": "counted operations of learning, in 10^12",
     "rehearsed": "remembered samples that were learned again",
     "state, MB": "weights, and what the strategy keeps",
@@ -78,9 +79,17 @@ def _scenario(store: Store, name: str, standings: Sequence[Mapping[str, Any]]) -
         "pictures": pictures,
         "common": {key: value for key in COMMON if (value := results[0]["job"].get(key))} if results else {},
         "searched": list(searched.values()),
-        "signature": results[0]["signature"] if results else {},
+        "signature": _signature(results) if results else {},
         "leaks": (store.grid()["about"].get("leaks") or {}).get(name, {}),
     }
+
+
+def _signature(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the signature that all `results` share; what the seed draws, such as an order of classes, is only said."""
+    first, *others = [result["signature"] for result in results]
+    same = {key: all(other["options"].get(key) == value for other in others) for key, value in first["options"].items()}
+    told = {key: value if same[key] else "another for each seed" for key, value in first["options"].items()}
+    return {**first, "options": told}
 
 
 def _without(row: Mapping[str, Any]) -> list[dict[str, Any]]:

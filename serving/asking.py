@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from lifelong.errors import DataError, Forbidden, SpaceError
@@ -61,7 +60,7 @@ class Asking(Routes):
             version=live.version,
             request_id=form.request_id,
             space=live.space.id,
-            hits=[[answers.Found(**asdict(hit)) for hit in row] for row in hits],
+            hits=[[answers.Found(**hit._asdict()) for hit in row] for row in hits],
             unreadable=live.unreadable(),
             unreadable_rows=live.unreadable_rows(),
         )

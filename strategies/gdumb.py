@@ -42,6 +42,7 @@ class GDumb(Remembering):
 
     needs = Needs(distributed=True, boundaries=True, scenarios=KINDS - {"online"})
     owns = frozenset({"weights"})
+    trains_late = True
 
     def __init__(
         self,

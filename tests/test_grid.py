@@ -19,7 +19,7 @@ from lifelong.errors import ConfigError, DataError, LifelongError, Locked
 from lifelong.learning.prequential import Prequential
 from lifelong.models import build
 from lifelong.streams.parts import from_data
-from lifelong.streams.scenarios import class_incremental
+from lifelong.streams.scenarios import class_incremental, scenario
 from lifelong.types import Batch
 
 SMALL = Job(scenario="split-fmnist-small", strategy="naive", options={"experiences": 2}, epochs=1)
@@ -144,6 +144,13 @@ def test_an_experience_that_nobody_tests_is_refused_before_training():
     stream = class_incremental(from_data(Batch.of(x, y, torch.arange(8)), held), 2)
     with pytest.raises(DataError, match=r"'classes-1' has no test sample of \[2, 3\]"):
         cell.untrained(build({"backbone": {"name": "identity", "inputs": [3]}, "head": {"name": "linear"}}), stream)
+
+
+@pytest.mark.parametrize(("strategy", "backbone"), [("naive", "mlp"), ("gdumb", "mlp"), ("slda", "identity")])
+def test_who_trains_a_network_is_given_one(strategy, backbone):
+    """Also who freezes it first, as long as samples come."""
+    job = Job(scenario="split-digits", strategy=strategy)
+    assert cell._spec(job, scenario("split-digits"))["backbone"]["name"] == backbone
 
 
 def test_a_model_that_the_last_step_broke_is_no_result(monkeypatch):

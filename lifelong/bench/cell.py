@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy
 import torch
-from torch import nn
 
 from lifelong import compose, plugins
 from lifelong.bench import calibration, metrics, peak, prequential
@@ -137,9 +136,9 @@ def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
 def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
     """Whether the strategy leaves any weight of an MLP to be trained: on random features none would be of use."""
     probe = build(compose.model_spec("mlp", shape, job.strategy), seed=0)
-    compose.strategy(job.strategy, job.settings).adapt(probe)
-    backbone = probe.backbone
-    return isinstance(backbone, nn.Module) and any(p.requires_grad for p in backbone.parameters())
+    (strategy := compose.strategy(job.strategy, job.settings)).adapt(probe)
+    late = any(part.trains_late for part in strategy.parts)
+    return late or any(p.requires_grad for p in probe.backbone.parameters())
 
 
 def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Strategy:
     by_gradient: ClassVar[bool] = False  # whether `project` alone will do where a step is a multiple of the gradient
     step_rate: float | None = None  # that multiple; set by a learner before `project`, None if it may be anything else
     allowance: Allowance | None = None  # old samples that this step may rehearse; set by a learner, None is any number
+    trains_late: ClassVar[bool] = False  # whether it freezes the model, and trains it when an experience ends
     reshapes: ClassVar[bool] = False  # whether it replaces the backbone on the way, so that a restore has to follow
     owns: ClassVar[frozenset[str]] = frozenset()  # of `PARTS`: what no other strategy of a chain may work on
     uses: ClassVar[frozenset[str]] = frozenset()  # of `PARTS`: what it relies on, as others may

@@ -22,8 +22,7 @@ class Naive(Endpoints):
         time.sleep(0.005)  # real work between the two looks
         live = self.runtime.slot.live
         x = decode.samples(form.x, live.shape, 256)
-        shares, indices = live.predict(x, form.top_k)
-        rows = zip(shares.tolist(), indices.tolist(), strict=True)
+        rows = zip(*live.predict(x, form.top_k), strict=True)
         predictions = [prediction(live, *row) for row in rows]
         told = {"version": version, "request_id": form.request_id, "predictions": predictions}
         return answers.Predictions.model_validate(told)

@@ -64,13 +64,13 @@ class Keys:
         seen = files.signature(self._path) if self._path else None
         if seen == self._seen:
             return
-        self._seen = seen
         try:
             self._tokens = (*self._given, *self._read())
         except LifelongError as error:
             log.error("the tokens stay as they were: %s", error)
         else:
             log.info("tokens read anew: %s", ", ".join(f"{t.name}:{t.scope}" for t in self._tokens) or "none")
+        self._seen = seen
 
     def admit(self, scope: MutableMapping[str, Any], exchange: Exchange) -> None:
         """Let a request in and note by whose token, or refuse it.
@@ -87,8 +87,7 @@ class Keys:
                 self._without_tokens(scope, head, need)
             exchange.who = "insecure" if self._settings.insecure else ""
             return
-        kind, _, secret = head.get(b"authorization", b"").decode("latin-1").partition(" ")
-        token: Token | None = find(secret.strip(), self._tokens) if kind.lower() == "bearer" else None
+        token = self._token(head)
         exchange.who, exchange.writes = (token.name, token.may("write")) if token else ("", False)
         if need == "read" and self._settings.public_read:
             return
@@ -96,6 +95,17 @@ class Keys:
             raise Problem(401)
         if not token.may(need):
             raise Problem(403, f"this token may {token.scope}, and this needs {need}")
+
+    def _token(self, head: Mapping[bytes, bytes]) -> Token | None:
+        """Return the token of a request; one that is not known may be newer than the last look at the file."""
+        kind, _, secret = head.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if kind.lower() != "bearer":
+            return None
+        found: Token | None = find(secret.strip(), self._tokens)
+        if found is None:
+            self.refresh()
+            found = find(secret.strip(), self._tokens)
+        return found
 
     def _without_tokens(self, scope: MutableMapping[str, Any], head: Mapping[bytes, bytes], need: str) -> None:
         if not self._settings.insecure:

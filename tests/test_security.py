@@ -69,6 +69,18 @@ def test_remembering_is_writing(closed, held):
     assert told["predictions"][0]["id"]
 
 
+def test_a_new_token_is_known_at_once(registry, tmp_path, kit):
+    """Whoever made one asks with it in the next line, sooner than the server looks at its file by itself."""
+    registry.publish(kit.numbered(1))
+    file, (old, first), (new, second) = tmp_path / "tokens", tokens.make("ann", "read"), tokens.make("bob", "read")
+    file.write_text(first.line() + "\n")
+    with running(registry, tmp_path, insecure=False, tokens_file=str(file), poll_seconds=60.0) as client:
+        assert client.get("/metrics", headers=bearer(old)).status_code == 200
+        assert client.get("/metrics", headers=bearer(new)).status_code == 401
+        file.write_text(f"{first.line()}\n{second.line()}\n")
+        assert client.get("/metrics", headers=bearer(new)).status_code == 200
+
+
 def test_without_tokens_what_changes_something_is_closed(registry, tmp_path, kit):
     registry.publish(kit.numbered(1))
     with running(registry, tmp_path, insecure=False) as client:

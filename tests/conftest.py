@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,17 @@ def postgres() -> Iterator[Any]:
 
     with served() as server:
         yield server
+
+
+@pytest.fixture
+def database(postgres: Any) -> str:
+    """The location of a database of that server with nothing in it."""
+    import psycopg
+
+    name = f"d{uuid.uuid4().hex}"
+    with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return str(postgres.dsn(name))
 
 
 @pytest.fixture(scope="session")

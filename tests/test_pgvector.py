@@ -41,14 +41,6 @@ def schema() -> str:
     return f"t{uuid.uuid4().hex}"
 
 
-@pytest.fixture
-def database(postgres):
-    """A second database of the server."""
-    name = f"d{uuid.uuid4().hex}"
-    done(postgres.dsn(), f"CREATE DATABASE {name}")
-    return postgres.dsn(name)
-
-
 # --- without a server -------------------------------------------------------------------------------------------------
 
 

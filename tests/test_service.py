@@ -419,12 +419,12 @@ def test_gauges_tell_what_the_gallery_holds(client, kit):
 
 
 @pytest.mark.e2e
-def test_rows_may_lie_in_postgresql(registry, tmp_path, kit, postgres):
+def test_rows_may_lie_in_postgresql(registry, tmp_path, kit, database):
     """Set by one variable; two servers share them, and each finds what the other stored."""
     registry.publish(kit.numbered(1))
     with contextlib.ExitStack() as stack:
         one, two = (
-            stack.enter_context(running(registry, tmp_path / name, gallery=postgres.dsn())) for name in ("one", "two")
+            stack.enter_context(running(registry, tmp_path / name, gallery=database)) for name in ("one", "two")
         )
         checked(one.post("/v1/gallery/add", json={"ids": ["a"], "x": X[:1], "payload": [{"shop": "s"}]}))
         checked(two.post("/v1/gallery/add", json={"ids": ["b"], "x": X[1:]}))

@@ -20,7 +20,7 @@ from lifelong.commands import bench, bench_report
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3000)]
 LONG = bool(os.environ.get("LIFELONG_SOAK"))
-KILLS = 10 if LONG else 3
+KILLS = 10 if LONG else 2
 GRID = {
     "strategies": "nmc,trgp,naive,replay,slda,ewc,joint" if LONG else "nmc,trgp,naive",
     "scenarios": "split-fmnist-small",

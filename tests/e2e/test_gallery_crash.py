@@ -149,7 +149,7 @@ def searched_is(gallery: EmbeddedGallery, content: Content) -> None:
 @pytest.mark.e2e
 @pytest.mark.slow
 def test_nothing_acknowledged_is_lost_and_nothing_removed_returns(tmp_path):
-    kills = 100 if os.environ.get("LIFELONG_SOAK") else 10
+    kills = 100 if os.environ.get("LIFELONG_SOAK") else 6
 
     assert soak(tmp_path / "g", kills) > 5 * kills
 

@@ -198,7 +198,7 @@ def upgraded(shell: Shell) -> None:
     assert one.vector.tobytes() == two.vector.tobytes()
 
 
-def test_a_store_and_a_database_as_the_page_says(tmp_path, s3, postgres):
+def test_a_store_and_a_database_as_the_page_says(tmp_path, s3, database):
     """A trainer and a server that share only a store, a gallery in PostgreSQL, and a rollback from elsewhere."""
     shell = Shell(tmp_path)
     shell.environment["HOME"] = str(tmp_path)
@@ -210,7 +210,7 @@ def test_a_store_and_a_database_as_the_page_says(tmp_path, s3, postgres):
     shell(f"{train} --batch-size 8 {settings}")
     wanted = "postgresql://USER:PASSWORD@HOST:5432/DATABASE"
     assert wanted in export
-    server = serving(shell, export.replace(wanted, postgres.dsn()), f"{serve} --insecure")
+    server = serving(shell, export.replace(wanted, database), f"{serve} --insecure")
     try:
         server.up()
         with Client(f"http://127.0.0.1:{server.port}", timeout=30) as client:
@@ -223,5 +223,5 @@ def test_a_store_and_a_database_as_the_page_says(tmp_path, s3, postgres):
     finally:
         server.kill()
     assert not (tmp_path / "runs" / "state" / "gallery").exists()
-    with opened(postgres.dsn()) as gallery:
+    with opened(database) as gallery:
         assert [row.id for row in gallery.get(["a-1"])] == ["a-1"]

@@ -15,7 +15,7 @@ from lifelong.checks import digest
 from lifelong.learning.checkpoint import Checkpoints
 from lifelong.release.registry import Registry
 
-KILLS = 20 if os.environ.get("LIFELONG_SOAK") else 4
+KILLS = 20 if os.environ.get("LIFELONG_SOAK") else 3
 COMMAND = [
     *("-m", "lifelong.cli", "train", "--scenario", "split-fmnist-small", "--strategy", "replay+simplex", "--json"),
     *("--set", "replay.capacity=300", "--model-set", "hidden=[32]", "--epochs", "2", "--commit-every", "7"),

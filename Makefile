@@ -58,7 +58,7 @@ bench: .venv/dev  ## Measure the training loop, the strategies and the gallery a
 	$(BIN)/python benchmarks/swap.py --out benchmarks/results/swap.json
 	$(BIN)/python benchmarks/grid.py --out benchmarks/results/grid.json
 
-bench-serving: .venv/dev  ## Measure the server: 2,000 swaps under load, and its speed beside bare Starlette
+bench-serving: .venv/dev  ## Measure the server: 2,400 swaps under load, and its speed beside bare Starlette
 	$(BIN)/python benchmarks/serving.py --out benchmarks/results/serving.json
 
 bench-follow: .venv/dev  ## Measure the trainer on a long stream: all of covtype (LIFELONG_DATA), commits, restarts, lag

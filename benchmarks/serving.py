@@ -240,7 +240,10 @@ def main() -> int:
         folder = Path(name)
         publish(Registry(folder / "registry", create=True))
         parts = [speeds(folder, options.rounds, options.seconds)] if options.rounds else []
-        for label, count, pause in (("swaps", options.swaps, PAUSE), ("rush", options.swaps and max(40, options.swaps // RUSH), 0.0)):
+        for label, count, pause in (
+            ("swaps", options.swaps, PAUSE),
+            ("rush", options.swaps and max(40, options.swaps // RUSH), 0.0),
+        ):
             parts += [swaps(folder, label, workers, count, pause) for workers in (1, 2) if count]
         for part in parts:
             for row in part:

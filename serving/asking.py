@@ -14,8 +14,8 @@ class Asking(Routes):
     """What only reads."""
 
     @endpoint("/v1/predict")
-    def predict(self, form: forms.PredictForm) -> answers.Predictions:
-        """Return the likeliest labels of each sample."""
+    def predict(self, form: forms.PredictForm) -> dict[str, Any]:
+        """Return the likeliest labels of each sample: the fields of `answers.Predictions`."""
         limits, router = self.runtime.settings, self.runtime.router
         top = decode.integer(form.top_k, "top_k", 1, limits.max_k)
         remember = decode.boolean(form.remember, "remember")
@@ -32,8 +32,7 @@ class Asking(Routes):
         if remember:
             names = self.runtime.remembered.add(live.version, [row["label"] for row in rows], x)
             rows = [{**row, "id": name} for row, name in zip(rows, names, strict=True)]
-        told = {"version": live.version, "request_id": form.request_id, "predictions": rows}
-        return answers.Predictions.model_validate(told)
+        return {"version": live.version, "request_id": form.request_id, "predictions": rows}
 
     @endpoint("/v1/embed")
     def embed(self, form: forms.EmbedForm) -> answers.Embeddings:
@@ -83,4 +82,4 @@ class Asking(Routes):
 def prediction(live: Live, shares: list[float], indices: list[int]) -> dict[str, Any]:
     """Return the fields of an `answers.Prediction` of one sample, likeliest label first."""
     top = [{"label": live.labels[i], "probability": p} for p, i in zip(shares, indices, strict=True)]
-    return {**top[0], "top": top}
+    return {**top[0], "id": None, "top": top}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import urllib.parse
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from lifelong.errors import TooLarge
@@ -18,6 +19,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 PATIENCE = 4  # times the largest body are read, and thrown away, so that the client hears why
+SHORT = 256  # bytes of a query
 JSON, NPY, RAW = "application/json", "application/x-npy", "application/octet-stream"
 
 
@@ -57,8 +59,7 @@ def form(kind: type[Form], scope: Scope, data: bytes, exchange: Exchange) -> For
     if media not in (NPY, RAW) or not kind.binary:
         raise Problem(415)
     rows = binary.npy(data) if media == NPY else binary.raw(data)
-    pairs = urllib.parse.parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    return kind.take({"x": rows, **{name: binary.plain(value) for name, value in pairs}}, exchange)
+    return kind.take({"x": rows, **dict(_parameters(scope.get("query_string", b"")))}, exchange)
 
 
 def replay(data: bytes, receive: Receive) -> Receive:
@@ -69,6 +70,19 @@ def replay(data: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replayed
+
+
+def _parameters(query: bytes) -> tuple[tuple[str, object], ...]:
+    """Return names and values of a query, remembered if it is short: a client sends the same one every time."""
+    return _remembered(query) if len(query) <= SHORT else _parsed(query)
+
+
+def _parsed(query: bytes) -> tuple[tuple[str, object], ...]:
+    pairs = urllib.parse.parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    return tuple((name, binary.plain(value)) for name, value in pairs)
+
+
+_remembered = lru_cache(256)(_parsed)
 
 
 async def _read(receive: Receive, most: int) -> bytes | None:

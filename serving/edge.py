@@ -197,7 +197,10 @@ class Reply:
                 self.state, self._foreign = "replacing", message
             else:
                 self.state = "passing"
-                await self._start(message["status"], list(message["headers"]))
+                head = list(message["headers"])
+                if not any(name.lower() == b"x-model-version" for name, _ in head):
+                    head += _encoded(version_header(self._runtime.version()))
+                await self._start(message["status"], head)
         elif self.state == "replacing" and not message.get("more_body", False):
             status = self._foreign["status"]
             detail = self._runtime.why_not() if status == 503 else ""
@@ -227,8 +230,6 @@ class Reply:
 
     async def _start(self, status: int, head: list[tuple[bytes, bytes]]) -> None:
         self.exchange.status = status
-        if not any(name.lower() == b"x-model-version" for name, _ in head):
-            head += _encoded(version_header(self._runtime.version()))
         head.append((b"x-request-id", self.exchange.request_id.encode()))
         if self._runtime.draining() and (b"connection", b"close") not in head:
             head.append((b"connection", b"close"))  # the client's next connection goes elsewhere

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import bentoml
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
@@ -17,6 +18,7 @@ from serving.live import Floats, Live
 from serving.problems import Problem, version_header
 from serving.runtime import Runtime
 
+Answer = answers.Status | dict[str, Any]
 log = logging.getLogger("lifelong.serving")
 POSTS: dict[str, tuple[type[forms.Form], type[answers.Status]]] = {
     "/v1/predict": (forms.PredictForm, answers.Predictions),
@@ -33,11 +35,11 @@ POSTS: dict[str, tuple[type[forms.Form], type[answers.Status]]] = {
 }
 
 
-def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any]:
-    """Return a decorator: a method from form to answer becomes a typed BentoML API at `route`."""
+def endpoint(route: str) -> Callable[[Callable[[Any, Any], Answer]], Any]:
+    """Return a decorator: a method from form to answer (or its fields) becomes a typed BentoML API at `route`."""
     form, answer = POSTS[route]
 
-    def decorated(method: Callable[[Any, Any], answers.Status]) -> Any:  # noqa: ANN401
+    def decorated(method: Callable[[Any, Any], Answer]) -> Any:  # noqa: ANN401
         @functools.wraps(method)
         def answered(self: Routes, form: forms.Form, /) -> Response:
             try:
@@ -61,11 +63,13 @@ def endpoint(route: str) -> Callable[[Callable[[Any, Any], answers.Status]], Any
 class Said(Response):
     """An answer with its head; Starlette would take longer to put it together."""
 
-    def __init__(self, said: answers.Status) -> None:
+    def __init__(self, said: Answer) -> None:
         self.status_code, self.background = 200, None
-        self.body = said.model_dump_json().encode()
-        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", str(len(self.body)).encode())]
-        self.raw_headers += [(name.encode(), value.encode()) for name, value in version_header(said.version).items()]
+        # Fields are written as they are: to check our own answer takes four times as long as to write it.
+        self.body = to_json(said) if isinstance(said, dict) else said.model_dump_json().encode()
+        version = said["version"] if isinstance(said, dict) else said.version
+        self.raw_headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(self.body))]
+        self.raw_headers += [(name.encode(), value.encode()) for name, value in version_header(version).items()]
         if isinstance(said, answers.Written):
             self.raw_headers.append((SEQUENCE.encode(), str(said.sequence).encode()))
 

@@ -16,6 +16,7 @@ UNMATCHED = "unmatched"
 SEQUENCE = "x-gallery-sequence"  # head of an answer to a write, and of a request that must see that write
 ONCE = "idempotency-key"  # head of an admin call: the same call, sent again, has the same one
 CALM = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})  # answered even when everything else is refused
+_READ = frozenset({b"x-request-key", b"x-model-version", b"traceparent", SEQUENCE.encode(), ONCE.encode()})
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -84,20 +85,25 @@ class Exchange:
     def of(cls, scope: MutableMapping[str, Any], routes: frozenset[str]) -> Exchange:
         """Return the exchange of an ASGI request."""
         head, path = dict(scope["headers"]), scope["path"]
-        given = head.get(b"x-request-id", b"")
-        request_id = given.decode() if _PLAIN.fullmatch(given) else os.urandom(16).hex()
-        return cls(
+        given = head.get(b"x-request-id")
+        request_id = given.decode() if given and _PLAIN.fullmatch(given) else os.urandom(16).hex()
+        found = cls(
             request_id=request_id,
             route=path if path in routes else UNMATCHED,
             method=scope["method"],
             head=head,
             client=str((scope.get("client") or ("",))[0]),
-            key=head.get(b"x-request-key", b"").decode("latin-1")[:256] or request_id,
-            pinned=head.get(b"x-model-version", b"").decode("latin-1")[:32],
-            trace=head.get(b"traceparent", b"").decode("latin-1")[:64],
-            after=head.get(SEQUENCE.encode(), b"").decode("latin-1")[:32],
-            idempotency=head.get(ONCE.encode(), b"").decode("latin-1")[:80],
+            key=request_id,
         )
+        if not head.keys().isdisjoint(_READ):  # most requests have none of them
+            found.key = _text(head, b"x-request-key", 256) or request_id
+            found.pinned, found.trace = _text(head, b"x-model-version", 32), _text(head, b"traceparent", 64)
+            found.after, found.idempotency = _text(head, SEQUENCE.encode(), 32), _text(head, ONCE.encode(), 80)
+        return found
+
+
+def _text(head: Mapping[bytes, bytes], name: bytes, most: int) -> str:
+    return head.get(name, b"")[:most].decode("latin-1")
 
 
 def assigned(key: str, salt: object) -> float:

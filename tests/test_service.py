@@ -26,7 +26,7 @@ with warnings.catch_warnings():  # bentoml's own imports, and starlette would ra
     from inprocess import X, checked, running, wait
     from starlette.testclient import TestClient
 
-    from serving import forms, service
+    from serving import answers, forms, service
     from serving.edge import Edge
     from serving.pages import GETS
 
@@ -50,6 +50,29 @@ def test_predict_answers_with_labels_and_probabilities(client, kit):
         np.testing.assert_allclose(shares, expected, rtol=1e-5)
         assert {guess["label"] for guess in prediction["top"]} == set(kit.labels)
         assert (prediction["label"], prediction["probability"]) == ("ant", shares[0])
+
+
+@pytest.mark.parametrize("remember", [False, True])
+def test_what_is_written_as_it_is_has_the_fields_that_are_documented(client, remember):
+    """An answer to predict is not checked on its way out: all fields, no others, in the documented order."""
+    body = client.post("/v1/predict", json={"x": X, "top_k": 2, "remember": remember}).content
+    told = answers.Predictions.model_validate_json(body, strict=True)
+
+    assert told.model_dump_json().encode() == body
+    assert all((prediction.id is not None) == remember for prediction in told.predictions)
+
+
+def test_a_query_is_read_however_long_it_is(client):
+    """Short ones are remembered, long ones are not; both say the same, also the second time."""
+    body, head = np.float32(X).tobytes(), {"content-type": "application/octet-stream"}
+    for _ in range(2):
+        short = client.post("/v1/predict?top_k=2", content=body, headers=head)
+        long = client.post(f"/v1/predict?{'top_k=1&' * 40}top_k=2", content=body, headers=head)
+        wrong = client.post(f"/v1/predict?top_k={'9' * 300}", content=body, headers=head)
+
+        assert [len(p["top"]) for p in checked(short)["predictions"]] == [2] * len(X)
+        assert checked(long)["predictions"] == checked(short)["predictions"]
+        assert wrong.status_code == 400
 
 
 def test_top_k_is_one_unless_asked_and_never_more_than_the_labels(client):

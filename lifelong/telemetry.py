@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -62,6 +64,7 @@ class Telemetry:
         self.registry: CollectorRegistry = prometheus.CollectorRegistry()
         self.folder = folder
         self._found: dict[tuple[object, ...], Any] = {}
+        self._told: deque[tuple[Counter, float]] = deque()
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
@@ -86,6 +89,24 @@ class Telemetry:
             UnknownName: No such counter.
         """
         self._of("counter", name, self._counters, labels).inc(amount)
+
+    def tell(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add to a counter with the next `flush`: for what happens at every request.
+
+        Raises:
+            UnknownName: No such counter.
+        """
+        self._told.append((self._of("counter", name, self._counters, labels), amount))
+
+    def flush(self) -> None:
+        """Add what was told; whoever asks this process for its metrics has that done first."""
+        sums: dict[Counter, float] = {}
+        with suppress(IndexError):  # it is empty; several threads may be at this
+            while True:
+                counter, amount = self._told.popleft()
+                sums[counter] = sums.get(counter, 0) + amount
+        for counter, amount in sums.items():
+            counter.inc(amount)
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge of this process.
@@ -114,12 +135,14 @@ class Telemetry:
 
     def samples(self) -> list[tuple[str, dict[str, str], float]]:
         """Return name, labels and value of everything, summed over the processes that share a folder."""
+        self.flush()
         return [(s.name, s.labels, s.value) for family in self._merged().collect() for s in family.samples]
 
     def exposition(self) -> bytes:
         """Return all metrics in the Prometheus text format; processes that died no longer count as live."""
         from prometheus_client import generate_latest
 
+        self.flush()
         return generate_latest(self._merged())
 
     def _merged(self) -> CollectorRegistry:

@@ -18,6 +18,7 @@ Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
+LATE = "the body did not arrive in time"
 PATIENCE = 4  # times the largest body are read, and thrown away, so that the client hears why
 SHORT = 256  # bytes of a query
 JSON, NPY, RAW = "application/json", "application/x-npy", "application/octet-stream"
@@ -39,11 +40,18 @@ async def body(exchange: Exchange, receive: Receive, most: int, seconds: float) 
     declared = exchange.head.get(b"content-length", b"0")
     if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
         raise _too_large(most)
+    task: Any = asyncio.current_task()
+    late = asyncio.get_running_loop().call_later(
+        seconds, task.cancel, LATE
+    )  # `asyncio.timeout` takes four times as long
     try:
-        async with asyncio.timeout(seconds):  # wait_for would make a task of each
-            return await _read(receive, most)
-    except TimeoutError:
+        return await _read(receive, most)
+    except asyncio.CancelledError as error:
+        if error.args != (LATE,) or task.uncancel():
+            raise  # somebody else wants it to end
         raise Problem(408) from None
+    finally:
+        late.cancel()
 
 
 def form(kind: type[Form], scope: Scope, data: bytes, exchange: Exchange) -> Form:

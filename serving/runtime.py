@@ -173,7 +173,7 @@ class Runtime:
         """The request was answered (499: the client had gone)."""
         self._in_flight -= 1
         if self._telemetry is not None:
-            self._telemetry.count("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
+            self._telemetry.tell("lifelong_requests_total", route=exchange.route, code=str(exchange.status))
             self._telemetry.observe("lifelong_request_seconds", seconds, route=exchange.route)
         if self._traces is not None:
             self._traces.ended(exchange, seconds, self.version())
@@ -186,7 +186,7 @@ class Runtime:
 
     def handled(self, route: str, rows: int) -> None:
         """So many samples, vectors or ids were worked on."""
-        self.telemetry.count("lifelong_rows_total", rows, route=route)
+        self.telemetry.tell("lifelong_rows_total", rows, route=route)
 
     def swapped(self, outcome: str, seconds: float) -> None:
         """A pointer was followed."""
@@ -203,6 +203,7 @@ class Runtime:
     def polled(self) -> None:
         """Bring the gauges up to date, if anything moved; end if the server around this worker is gone."""
         self.ending.check()
+        self.telemetry.flush()
         self.keys.refresh()
         self.audit.tick()
         if (slot := self._slot) is None or (shelf := self._shelf) is None:
@@ -210,8 +211,7 @@ class Runtime:
         self.crew.write(report(slot))
         self.traffic.write(slot, self.mirror.tallies)
         self.telemetry.gauge("lifelong_requests_in_flight", self._in_flight)
-        beside = slot.trials.beside
-        waiting = self.stream.backlog()
+        beside, waiting = slot.trials.beside, self.stream.backlog()
         view, pointer = shelf.view(), slot.pointer.version if slot.pointer else 0
         # Segments come and go without a change of the rows: look again every few seconds.
         glance = int(time.monotonic() / GLANCE_SECONDS)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -98,7 +99,7 @@ def test_what_is_asked_for_is_as_it_is_at_that_moment(folder, tmp_path):
     assert not [name for name in samples(telemetry.exposition()) if name.startswith("lifelong_version")]
 
 
-@pytest.mark.parametrize("use", ["count", "gauge", "observe"])
+@pytest.mark.parametrize("use", ["count", "tell", "gauge", "observe"])
 def test_an_unknown_name_is_refused(use):
     """A typing error in a metric's name must not vanish."""
     with pytest.raises(UnknownName):
@@ -162,3 +163,16 @@ def test_only_live_gauges_of_dead_processes_go(tmp_path):
 
     assert forget_dead(tmp_path) == [dead.pid]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(keep)
+
+
+def test_what_is_told_is_there_when_somebody_asks_and_none_of_it_is_lost():
+    """Four threads tell, others flush at the same time."""
+    telemetry, many = Telemetry(), 2000
+    with ThreadPoolExecutor(6) as pool:
+        for work in [lambda: telemetry.tell("lifelong_rows_total", 2, route="/a")] * 4 + [telemetry.flush] * 2:
+            pool.submit(lambda work=work: [work() for _ in range(many)])
+    telemetry.tell("lifelong_rows_total", route="/b")
+
+    shown = samples(telemetry.exposition())
+    assert (shown["lifelong_rows_total{route=/a}"], shown["lifelong_rows_total{route=/b}"]) == (4 * 2 * many, 1)
+    assert ("lifelong_rows_total", {"route": "/b"}, 1.0) in telemetry.samples()

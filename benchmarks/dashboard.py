@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import figures
@@ -36,15 +37,23 @@ def traffic(client: Client) -> None:
     assert data.test is not None
     order = torch.randperm(len(data.test.y), generator=torch.Generator().manual_seed(0))
     client.admin("rollback", why="a look at the version before")
+    settled(client, SHADOWED)
     for at in range(BATCHES):
         if at == BATCHES // 4:
             client.admin("promote", version=SHADOWED + 1, why="it is better")
+            settled(client, SHADOWED + 1)
             client.admin("shadow", version=SHADOWED, share=1.0, why="how often do they agree?")
         some = order[at * SIZE : (at + 1) * SIZE]
         x, y = data.test.x[some], data.test.y[some].tolist()
         found = client.predict(x, remember=True)["predictions"]
         client.feedback({one["id"]: data.classes[label] for one, label in zip(found, y, strict=True)})
         client.search(x=x[:1], k=5)
+
+
+def settled(client: Client, version: int) -> None:
+    """Wait until a version answers: the picture is taken when each has its share of the labels."""
+    while client.versions()["version"] != version:
+        time.sleep(0.02)
 
 
 def pictures(demo: Path, out: Path) -> None:

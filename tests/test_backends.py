@@ -23,6 +23,8 @@ from lifelong.gallery.pgvector import PgVectorGallery
 from lifelong.gallery.transient import MemoryGallery
 from lifelong.types import Space
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 A = Space("a", 4, family="f")
 B = Space("b", 6, frozenset({"a"}), family="f")
 C = Space("c", 8, frozenset({"a", "b"}), family="f")

@@ -35,6 +35,8 @@ from strategies.powerlaw import PowerLawRehearsal
 from strategies.replay import Replay
 from strategies.simplex import Simplex
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 
 class Crash(BaseException):
     """Not an error of ours: nothing may catch it."""

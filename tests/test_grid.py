@@ -22,6 +22,8 @@ from lifelong.streams.parts import from_data
 from lifelong.streams.scenarios import class_incremental, scenario
 from lifelong.types import Batch
 
+pytestmark = pytest.mark.slow  # together too long for `make fast`
+
 SMALL = Job(scenario="split-fmnist-small", strategy="naive", options={"experiences": 2}, epochs=1)
 JOBS = [
     Job(scenario="split-fmnist-small", strategy=name, seed=seed, batch_size=128)

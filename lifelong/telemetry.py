@@ -108,6 +108,10 @@ class Telemetry:
         for counter, amount in sums.items():
             counter.inc(amount)
 
+    def close(self) -> None:
+        """Write what was told and is not written yet."""
+        self.flush()
+
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge of this process.
 

@@ -36,6 +36,7 @@ class Live:
         version: Its number in the registry.
         sha256: Of its manifest: what the number stood for when it was loaded.
         model: In eval mode; never changed again.
+        run: Its forward pass: see `straight`.
         labels: In index order; the logits may have more columns.
         space: Where its vectors live, and what they may be compared with.
         shape: Shape of one input sample.
@@ -43,12 +44,12 @@ class Live:
         health: Figures of its embedding, as the gate found them; see `lifelong.release.health`.
         view: The gallery at the moment the request began; None outside a request.
         took: Seconds that it took to `fetch`, `build` and `warm` it, in this worker.
-        run: Its forward pass, if there is a faster one than calling the model; the same bits.
     """
 
     version: int
     sha256: str
     model: nn.Module
+    run: Callable[[Tensor], Output]
     labels: tuple[Label, ...]
     space: Space
     shape: tuple[int, ...]
@@ -56,7 +57,6 @@ class Live:
     health: Mapping[str, float] = field(default_factory=dict)
     view: View | None = None
     took: Mapping[str, float] = field(default_factory=dict)
-    run: Callable[[Tensor], Output] | None = None
 
     def bound(self, view: View | None) -> Live:
         """Return this version with the gallery as a request finds it."""
@@ -115,7 +115,7 @@ class Live:
         return self.view
 
     def _run(self, x: Floats) -> Output:
-        return (self.run or self.model)(torch.from_numpy(x))
+        return self.run(torch.from_numpy(x))
 
 
 def manifest_id(registry: Registry, version: int) -> str:
@@ -152,9 +152,8 @@ def prepare(snapshot: Snapshot, version: int, sha256: str, took: dict[str, float
     known = {name: snapshot.metrics[f"embedding_{name}"] for name in FIGURES if f"embedding_{name}" in snapshot.metrics}
     with step("build", took):
         built, labels = snapshot.build(), tuple(snapshot.labels)
-    live = Live(
-        version, sha256, built, labels, snapshot.space, shape, snapshot.level, known, took=took, run=straight(built)
-    )
+    told = (labels, snapshot.space, shape, snapshot.level, known)
+    live = Live(version, sha256, built, straight(built), *told, took=took)
     with step("warm", took):
         for rows in WARM_ROWS:
             repeats = -(-rows // len(snapshot.probe.x))
@@ -207,7 +206,7 @@ def unreadable(live: Live, rows: Mapping[str, int]) -> int:
 
 def _warm(live: Live, x: Tensor) -> None:
     with torch.inference_mode():
-        said: Any = (live.run or live.model)(x)
+        said: Any = live.run(x)
     sizes = tuple(said.features.shape), said.logits.shape[0]
     if sizes != ((len(x), live.space.dim), len(x)) or said.logits.shape[1] < len(live.labels):
         raise ArtifactError(

@@ -125,7 +125,7 @@ class Runtime:
         """Close everything; the rows that were acknowledged are on disk already."""
         self._following.stop()
         self.ending.stop()
-        slot, router, files = self._slot, self._router, (self._shelf, self._remembered, self._traces)
+        slot, router, files = self._slot, self._router, (self._shelf, self._remembered, self._traces, self._telemetry)
         self._slot = self._shelf = self._router = self._remembered = self._traces = None
         if slot is not None:
             slot.stop()

@@ -176,3 +176,14 @@ def test_what_is_told_is_there_when_somebody_asks_and_none_of_it_is_lost():
     shown = samples(telemetry.exposition())
     assert (shown["lifelong_rows_total{route=/a}"], shown["lifelong_rows_total{route=/b}"]) == (4 * 2 * many, 1)
     assert ("lifelong_rows_total", {"route": "/b"}, 1.0) in telemetry.samples()
+
+
+@pytest.mark.parametrize("write", ["flush", "close"])
+def test_what_is_told_waits_until_it_is_written(write):
+    """The registry itself is what others read; also when a worker ends, nothing of it is left behind."""
+    telemetry = Telemetry()
+    telemetry.tell("lifelong_rows_total", 3, route="/a")
+    shown = "lifelong_rows_total", {"route": "/a"}
+    assert telemetry.registry.get_sample_value(*shown) == 0
+    getattr(telemetry, write)()
+    assert telemetry.registry.get_sample_value(*shown) == 3

@@ -60,14 +60,12 @@ class Stack:
         body, weights = model.backbone, trained(model)
         every = {id(p) for p in weights.values()}
         moves = any(id(p) in every for p in body.parameters())
-        parts = [*body.layers, model.head] if moves and type(body) is MLP else [model.head]
-        layers = [part for part in parts if type(part) is not nn.ReLU]
+        steps: list[tuple[nn.Module, bool]] = [*body.linear()] if moves and type(body) is MLP else []
+        steps.append((model.head, False))
+        layers, active = [layer for layer, _ in steps], [bent for _, bent in steps]
         mine = [p for layer in layers for p in layer._parameters.values() if p is not None]
         if len(mine) != len(every) or {id(p) for p in mine} != every or any(p.device.type != "cpu" for p in mine):
             return None
-        active = [
-            type(after) is nn.ReLU for part, after in zip(parts, [*parts[1:], None], strict=True) if part in layers
-        ]
         return cls(model, layers, active, weights)
 
     @property

@@ -85,6 +85,12 @@ class MLP(nn.Module):
             "features": self.features,
         }
 
+    def linear(self) -> list[tuple[nn.Linear, bool]]:
+        """Return the linear layers in order, and whether a ReLU follows each."""
+        layers = list(self.layers)
+        pairs = zip(layers, [*layers[1:], None], strict=True)
+        return [(layer, type(after) is nn.ReLU) for layer, after in pairs if isinstance(layer, nn.Linear)]
+
     def forward(self, x: Tensor) -> Tensor:
         """Return features `[N, D]`."""
         x = x.flatten(1)

@@ -30,12 +30,7 @@ def straight(model: nn.Module) -> Callable[[Tensor], Output]:
         return model
     if any(m._forward_hooks or m._forward_pre_hooks for m in model.modules()):
         return model
-    layers, head = list(model.backbone.layers), model.head
-    steps = [
-        (layer.weight, layer.bias, type(after) is nn.ReLU)
-        for layer, after in zip(layers, [*layers[1:], None], strict=True)
-        if isinstance(layer, nn.Linear)
-    ]
+    head, steps = model.head, [(layer.weight, layer.bias, bent) for layer, bent in model.backbone.linear()]
     last = (head.weight, head.bias) if type(head) is LinearHead else None
 
     def answer(x: Tensor) -> Output:

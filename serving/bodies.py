@@ -41,9 +41,7 @@ async def body(exchange: Exchange, receive: Receive, most: int, seconds: float) 
     if declared.isdigit() and (len(declared) > 18 or int(declared) > PATIENCE * most):
         raise _too_large(most)
     task: Any = asyncio.current_task()
-    late = asyncio.get_running_loop().call_later(
-        seconds, task.cancel, LATE
-    )  # `asyncio.timeout` takes four times as long
+    late = asyncio.get_running_loop().call_later(seconds, task.cancel, LATE)  # `asyncio.timeout` takes longer
     try:
         return await _read(receive, most)
     except asyncio.CancelledError as error:

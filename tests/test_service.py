@@ -62,6 +62,18 @@ def test_what_is_written_as_it_is_has_the_fields_that_are_documented(client, rem
     assert all((prediction.id is not None) == remember for prediction in told.predictions)
 
 
+def test_a_worker_that_ends_has_written_what_it_counted(registry, tmp_path, kit):
+    """Also what it would have written only with its next look at the registry."""
+    registry.publish(kit.numbered(1))
+    with running(registry, tmp_path, poll_seconds=60.0) as client:
+        checked(client.post("/v1/predict", json={"x": X}))
+        metrics = client.runtime.telemetry.registry
+        before = metrics.get_sample_value("lifelong_rows_total", {"route": "/v1/predict"})
+
+    assert before == 0
+    assert metrics.get_sample_value("lifelong_rows_total", {"route": "/v1/predict"}) == len(X)
+
+
 def test_a_query_is_read_however_long_it_is(client):
     """Short ones are remembered, long ones are not; both say the same, also the second time."""
     body, head = np.float32(X).tobytes(), {"content-type": "application/octet-stream"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong import compose
-from lifelong.bench import overlap, tuning, workers
+from lifelong import compose, plugins
+from lifelong.bench import cell, overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench, bench_report
@@ -121,9 +121,25 @@ def test_values_stay_in_their_range():
 
 def test_what_was_set_is_not_searched():
     pytest.importorskip("optuna")
-    for strategy, given in (("ewc", "pull=5"), ("replay+powerlaw", "powerlaw.alpha=0.5")):
+    for strategy, given in (
+        ("ewc", "pull=5"),
+        ("ewc", "ewc.pull=5"),
+        ("dkvb", "lr=0.2"),
+        ("replay+powerlaw", "powerlaw.alpha=0.5"),
+    ):
         found = tuning.trials(Job(scenario="split-fmnist", strategy=strategy, settings=(given,)), 3, on=None)
         assert {trial.settings for trial in found} == {(given,)}
+        assert len({trial.lr for trial in found}) == 3  # the learner's, always
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(plugins.names("strategy")) - {"nmc"}))  # nmc takes means: nothing to find
+def test_a_search_moves_what_a_strategy_learns(name):
+    pytest.importorskip("optuna")
+    meant = "split-digits" if name == "icarl" else "permuted-digits"
+    trials = tuning.trials(Job(scenario=meant, strategy=name), 2, on=None)
+    first, second = (cell.run(trial).result["log_loss"] for trial in trials)
+    assert first != second
 
 
 def test_avalanche_is_searched_over_as_many_arguments_as_ours():

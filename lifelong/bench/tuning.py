@@ -34,8 +34,10 @@ class Range(NamedTuple):
 
 
 LR = Range(0.003, 0.3)
-# Of strategies whose result hangs on more than the learning rate. Memory sizes are budgets, not hyper-parameters.
+# Of strategies whose result hangs on more than the learner's rate. Memory sizes are budgets, not hyper-parameters.
 SPACES: Mapping[str, Mapping[str, Range]] = {
+    "dkvb": {"lr": Range(0.01, 1.0)},  # these two train at a rate of their own, whatever the learner's is
+    "gdumb": {"lr": LR},
     "ewc": {"pull": Range(1.0, 1e4)},
     "si": {"pull": Range(0.01, 100.0)},
     "mas": {"pull": Range(0.01, 100.0)},
@@ -105,8 +107,9 @@ def trials(job: Job, count: int, *, on: tuple[str, Mapping[str, Any]] | None, se
     cut = f"-{files.digest(files.canonical_json(dict(options)))[:8]}" if options else ""
     made = []
     space = _space(job.strategy)
-    fixed = {setting.partition("=")[0] for setting in job.settings} - {"lr"}
-    space = {name: where for name, where in space.items() if name not in fixed}
+    alone = f"{job.strategy}."  # with one strategy, its name before an argument says nothing more
+    fixed = {setting.partition("=")[0].removeprefix(alone) for setting in job.settings}
+    space = {name: r for name, r in space.items() if name == "lr" or name.removeprefix(alone) not in fixed}
     for number, values in enumerate(_draws(space, count, seed)):
         lr = values.pop("lr")
         settings = tuple(f"{name}={value:.6g}" for name, value in values.items())
@@ -163,9 +166,10 @@ def score(result: Mapping[str, Any]) -> float:
 
 
 def _space(strategy: str) -> dict[str, Range]:
+    """Return what is searched; a strategy's own arguments by name, with the strategy's where it is needed to tell."""
     names = strategy.split("+")
-    own = {(f"{n}.{key}" if len(names) > 1 else key): r for n in names for key, r in SPACES.get(n, {}).items()}
-    return {"lr": LR, **own}
+    own = {(n, key): r for n in names for key, r in SPACES.get(n, {}).items()}
+    return {"lr": LR, **{f"{n}.{key}" if names[1:] or key == "lr" else key: r for (n, key), r in own.items()}}
 
 
 def _draws(space: Mapping[str, Range], count: int, seed: int) -> list[dict[str, float]]:

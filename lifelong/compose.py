@@ -41,8 +41,13 @@ def parse(settings: Sequence[str], names: Sequence[str]) -> Options:
     return found
 
 
-def strategy(text: str, settings: Sequence[str] = ()) -> Strategy:
+def strategy(text: str, settings: Sequence[str] = (), *, seed: int | None = None) -> Strategy:
     """Return the strategy that `text` names: plug-ins joined by `+` are chained in that order.
+
+    Args:
+        text: Names of plug-ins.
+        settings: Arguments of theirs, see `parse`.
+        seed: Of what they draw, where they take a seed and `settings` say none.
 
     Raises:
         UnknownName: No plug-in of that name, or no such argument.
@@ -50,21 +55,27 @@ def strategy(text: str, settings: Sequence[str] = ()) -> Strategy:
     """
     names = [name.strip() for name in text.split("+")]
     options = parse(settings, names)
+    for name, own in options.items():
+        if seed is not None and "seed" in _arguments("strategy", name):
+            own.setdefault("seed", seed)
     made = [construct("strategy", name, options[name]) for name in names]
     return made[0] if len(made) == 1 else Chain(*made)
 
 
 def construct(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the plug-in is
     """Return the plug-in `name` of `kind`, constructed with `options`; unknown ones are named."""
-    maker = plugins.find(kind, name)
-    known = [p for p in inspect.signature(maker).parameters if p != "self"]
+    known = _arguments(kind, name)
     for key in options:
         if key not in known:
             raise UnknownName.among(f"argument of {name}", key, known)
     try:
-        return maker(**options)
+        return plugins.find(kind, name)(**options)
     except TypeError as error:
         raise ConfigError(f"{name} cannot be made of {dict(options)}: {error}") from error
+
+
+def _arguments(kind: str, name: str) -> list[str]:
+    return [p for p in inspect.signature(plugins.find(kind, name)).parameters if p != "self"]
 
 
 def model_spec(name: str, inputs: Sequence[int], strategy_text: str, settings: Sequence[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 
 from lifelong import compose
 from lifelong.errors import ConfigError, UnknownName
-from lifelong.learning import Chain
+from lifelong.learning import Chain, Strategy
 from strategies.replay import Replay
 from strategies.simplex import Simplex
 
@@ -24,6 +24,15 @@ def test_names_joined_by_plus_are_chained_in_order():
     assert isinstance(replay, Replay)
     assert isinstance(simplex, Simplex)
     assert (simplex.classes, simplex.scale, replay.memory.store.capacity) == (16, None, 9)
+
+
+def test_a_seed_is_that_of_every_draw_unless_one_is_set():
+    assert compose.strategy("gdumb", seed=3).seed == 3
+    assert compose.strategy("gdumb", ["seed=5"], seed=3).seed == 5
+    assert isinstance(compose.strategy("naive", seed=3), Strategy)  # draws nothing
+    replay, ewc = compose.strategy("replay+ewc", ["ewc.seed=5"], seed=3).strategies
+    assert replay.memory.random.initial_seed() == 3
+    assert ewc.sampled.kept.random.initial_seed() == 5
 
 
 @pytest.mark.parametrize(

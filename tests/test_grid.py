@@ -136,7 +136,13 @@ def test_a_strategy_whose_cells_changed_is_run_anew_alone(grid, tmp_path):
         store.write(job, {**ours, "digest": job.digest}, {})
     assert store.settled(JOBS[0], "a")
     assert not store.settled(slda, "a")
-    assert revision("replay+slda") == revision("slda") > revision("nmc") == REVISION
+    assert revision("simplex+slda") == revision("slda") > revision("nmc") == REVISION
+
+
+def test_what_a_strategy_draws_follows_the_seed_of_its_cell():
+    job = Job(scenario="split-digits", strategy="dkvb", part="first-task", seed=1)
+    found = [cell.run(replace(job, settings=own)).result["log_loss"] for own in ((), ("seed=1",), ("seed=0",))]
+    assert found[0] == found[1] != found[2]
 
 
 def test_an_experience_that_nobody_tests_is_refused_before_training():

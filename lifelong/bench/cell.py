@@ -100,7 +100,7 @@ def stream_of(job: Job, root: Path | None) -> Scenario:
 
 
 def _learner(job: Job, stream: Scenario) -> Learner:
-    made = compose.strategy(job.strategy, _settings(job, stream))
+    made = compose.strategy(job.strategy, _settings(job, stream), seed=job.seed)
     made.needs.refuse_unless(stream.kind, stream.provides, job.strategy)
     optim = Optim(name=job.optimizer, lr=job.lr, momentum=job.momentum)
     model = build(_spec(job, stream), seed=job.seed)

@@ -88,7 +88,7 @@ class Recipe:
         told = Follow.of(self.follow)
         optim = compose.optim(self.optimizer, self.lr, self.momentum, self.weight_decay, self.rate)
         return Learner(
-            build(self.model, seed=self.seed), compose.strategy(self.strategy, self.settings), optim=optim,
-            batch_size=self.batch_size, seed=self.seed, device=device_of(self.device),
+            build(self.model, seed=self.seed), compose.strategy(self.strategy, self.settings, seed=self.seed),
+            optim=optim, batch_size=self.batch_size, seed=self.seed, device=device_of(self.device),
             budget=compose.budget(self.budget), setting=StreamSetting(told.named_kind, told.provides), ranks=ranks,
         )  # fmt: skip

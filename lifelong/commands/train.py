@@ -89,7 +89,7 @@ def run(
     with joined(device_of(device)) as ranks:
         learner = Learner(
             build(spec, seed=seed),
-            compose.strategy(strategy, settings),
+            compose.strategy(strategy, settings, seed=seed),
             optim=optim,
             batch_size=batch_size,
             seed=seed,

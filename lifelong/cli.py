@@ -43,6 +43,7 @@ def demo(**options: Any) -> None:  # noqa: ANN401
 @cli.command()
 @CONFIG
 @click.option("--scenario", default="split-fmnist", show_default=True, help="Id of the stream: lifelong scenarios.")
+@click.option("--scenario-set", multiple=True, metavar="KEY=VALUE", help="Option of the scenario, e.g. experiences=10.")
 @click.option("--source", help="Follow a stream instead: a log, a folder of files, or a broker's address.")
 @click.option("--follow", multiple=True, metavar="KEY=VALUE", help="How the stream is followed, e.g. window=count:500.")
 @click.option("--strategy", default="replay", show_default=True, help="Plug-in, or several chained by +.")

@@ -41,6 +41,12 @@ def parse(settings: Sequence[str], names: Sequence[str]) -> Options:
     return found
 
 
+def cut(scenario: str, settings: Sequence[str]) -> dict[str, Any]:
+    """Return the options of `scenario` among `SCENARIO.KEY=VALUE`, and `KEY=VALUE` which are for all."""
+    mine = [text for text in settings if text.partition("=")[0].rpartition(".")[0] in ("", scenario)]
+    return parse(mine, [scenario])[scenario]
+
+
 def strategy(text: str, settings: Sequence[str] = (), *, seed: int | None = None) -> Strategy:
     """Return the strategy that `text` names: plug-ins joined by `+` are chained in that order.
 

@@ -207,6 +207,8 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["train", "--scenario", "split-fmnist-small", "--lr", "-1", "--run", "x"], 2, "lr > 0"),
         (["train", "--scenario", "split-fmnist-small", "--optimizer", "sdg", "--run", "x"], 2, "did you mean 'sgd'"),
         (["train", "--scenario", "split-fmnist", "--data-root", "nowhere", "--run", "x"], 4, "nowhere"),
+        (["train", "--scenario", "split-fmnist-small", "--scenario-set", "order=3", "--run", "x"], 2, "order"),
+        (["train", "--scenario", "blurry-fmnist-small", "--scenario-set", "size=[]", "--run", "x"], 2, "cannot be cut"),
         (["train", "--scenario", "split-fmnist-small", "--threads", "0", "--run", "x"], 2, "threads"),
         (["train"], 2, "--run"),
         (["tran"], 2, "train"),
@@ -224,6 +226,9 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["bench", "run", "--data-root", "nowhere"], 4, "another --protocol"),
         (["bench", "run", "--set", "replay.capcity=3"], 2, "did you mean 'capacity'"),
         (["bench", "run", "--set", "ewc.pull=3"], 2, "STRATEGY.KEY=VALUE"),
+        (["bench", "run", "--scenario-set", "experience=3"], 2, "did you mean 'experiences'"),
+        (["bench", "run", "--tune-on", "split-digits", "--scenario-set", "split-digits.sise=3"], 2, "split-digits"),
+        (["bench", "run", "--scenario-set", "split-mnist10k.experiences=3"], 2, "SCENARIO.KEY=VALUE"),
         (["bench", "show", "nowhere"], 2, "no grid in nowhere"),
     ],
 )

@@ -30,7 +30,7 @@ def test_every_option_has_a_key_with_its_default_and_no_other_key_is_there():
     typed = train.make_context("train", ["--run", "here"]).params
     keys = {RENAMED.get(one.name, one.name): one.default for one in dataclasses.fields(config.Config)}
     assert set(typed) - NOT_IN_FILES == set(keys)
-    for name in set(keys) - {"follow", "settings", "model_set", "rate", "budget", "run_folder"}:
+    for name in set(keys) - {"scenario_set", "follow", "settings", "model_set", "rate", "budget", "run_folder"}:
         assert keys[name] == typed[name] or (typed[name] is None and keys[name] in ("", None)), name
     told = ranges.schema(config.Config)["properties"]
     assert [name for name, about in told.items() if not about["description"]] == []
@@ -111,12 +111,14 @@ def test_what_is_typed_wins_over_the_file_key_by_key(monkeypatch, tmp_path):
     (tmp_path / "a.toml").write_text(
         'source = "log"\nrun = "r"\nlr = 0.5\nbatch_size = 9\nallow_major = true\n'
         '[follow]\nwindow = "count:5"\nkeep = 7\n[set.replay]\ncapacity = 3\n[model_set]\nhidden = [8]\n'
+        "[scenario_set]\nexperiences = 2\n"
     )
     run("train", "--config", tmp_path / "a.toml", "--lr", 0.25, "--follow", "keep=2")
     assert (seen["source"], seen["run_folder"], seen["lr"], seen["batch_size"]) == ("log", Path("r"), 0.25, 9)
     assert seen["follow"] == ['window="count:5"', "keep=2"]
     assert seen["settings"] == ["replay.capacity=3"]
     assert seen["model_set"] == ["hidden=[8]"]
+    assert seen["scenario_set"] == ["experiences=2"]
     assert seen["allow_major"] is True
     assert seen["seed"] == 0
     assert list(seen["given"]) == ["keep=2"]

@@ -8,6 +8,7 @@ from lifelong import compose, plugins
 from lifelong.bench import cell, overlap, tuning, workers
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
+from lifelong.cli import cli
 from lifelong.commands import bench, bench_report
 from lifelong.errors import ConfigError
 from lifelong.streams.parts import from_data
@@ -130,6 +131,32 @@ def test_what_was_set_is_not_searched():
         found = tuning.trials(Job(scenario="split-fmnist", strategy=strategy, settings=(given,)), 3, on=None)
         assert {trial.settings for trial in found} == {(given,)}
         assert len({trial.lr for trial in found}) == 3  # the learner's, always
+
+
+def test_data_of_ones_own_is_cut_as_told_and_searched_for_on_data_cut_alike(tmp_path, monkeypatch):
+    """As on the command line: what is said without a scenario's name is for all, the one that is searched on too."""
+    pytest.importorskip("optuna")
+    random, y = np.random.default_rng(0), np.arange(120) % 6
+    for name in "ab":
+        x = random.random((120, 5), dtype=np.float32)
+        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=y, x_test=x[:30] + 1, y_test=y[:30])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_local", lambda store, jobs, _, attempt, *__: workers.work(store, jobs, attempt))
+    line = ["bench", "run", "--strategies", "nmc,slda", "--scenarios", "split:a.npz", "--tune-on", "split:b.npz"]
+    line += ["--seeds", "1", "--trials", "2", "--out", "grid", "--json", "--scenario-set", "experiences=3"]
+    line += ["--scenario-set", "split:b.npz.order=[5,4,3,2,1,0]"]
+    cli.main(line, standalone_mode=False)
+    found = Store(tmp_path / "grid")
+    assert [len(found.result(job)["matrix"]) for job in found.jobs()] == [3, 3]
+    assert [job.options for job in found.jobs()] == [{"experiences": 3}] * 2
+    searched = Store(tmp_path / "grid" / "tuning").jobs()
+    assert {job.scenario for job in searched} == {"split:b.npz"}
+    assert all(job.options == {"experiences": 3, "order": [5, 4, 3, 2, 1, 0]} for job in searched)
+
+
+def test_a_sibling_is_cut_as_the_scenario_is():
+    job = Job(scenario="permuted-fmnist", strategy="naive", options={"experiences": 3})
+    assert bench._sibling(job) == ("permuted-mnist10k", {"experiences": 3})
 
 
 @pytest.mark.slow

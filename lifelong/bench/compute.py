@@ -1,7 +1,7 @@
 """Compute, counted and not timed: floating-point operations of a forward pass, from the layers' own shapes.
 
 A multiplication and an addition are two operations. Biases, activations, pooling and normalisation are left out, as
-torch's own counter does; what that counter cannot see at all (look-ups, decompositions) has no place here yet.
+torch's own counter does. What a whole run costs, decompositions and distances too, `lifelong.bench.meter` counts.
 """
 
 from __future__ import annotations

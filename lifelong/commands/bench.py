@@ -24,6 +24,7 @@ from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
 Run = Callable[[Store, Sequence[Job]], None]
+Cut = tuple[str, Mapping[str, Any]]  # a scenario and its options
 
 
 def run(
@@ -39,12 +40,14 @@ def run(
     out: Path,
     data_root: Path | None,
     as_json: bool,
+    scenario_set: Sequence[str] = (),
     sinks: Sequence[str] = (),
     **common: Any,  # noqa: ANN401 - fields of every job
 ) -> bool:
     """Run what is not done yet of the grid in `out`, write and print its report; return whether nothing failed."""
     bench_report.refuse(sinks)
-    grid = _grid(strategies.split(","), scenarios.split(","), seeds, common)
+    streams = _streams(scenarios.split(","), scenario_set, tune_on)
+    grid = _grid(strategies.split(","), streams, seeds, common)
     Store.refuse_twice(grid)
     attempt = secrets.token_hex(4)
 
@@ -59,7 +62,8 @@ def run(
                 _local(store, wanted, jobs, attempt, data_root, tell)
 
     if protocol != "conventional":
-        grid = _tuned(grid, protocol, trials, tune_on, out, data_root, settle)
+        on = (tune_on, compose.cut(tune_on, scenario_set)) if tune_on else None
+        grid = _tuned(grid, protocol, trials, on, out, data_root, settle)
     about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
     store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
     settle(store, grid)
@@ -77,17 +81,29 @@ def work(folder: Path, attempt: str, data_root: Path | None) -> None:
     workers.work(store, store.jobs(), attempt, data_root)
 
 
-def _grid(strategies: Sequence[str], scenarios: Sequence[str], seeds: int, common: Mapping[str, Any]) -> list[Job]:
+def _streams(names: Sequence[str], settings: Sequence[str], tune_on: str | None) -> dict[str, dict[str, Any]]:
+    """Return the options of each scenario; refuse what no scenario knows."""
+    found = {name.strip(): compose.cut(name.strip(), settings) for name in names}
+    for name in [*found, *([tune_on] if tune_on else [])]:
+        known(name, compose.cut(name, settings))
+    said = {text: text.partition("=")[0].rpartition(".")[0] for text in settings}
+    if unused := [text for text, name in said.items() if name not in ("", *found, tune_on)]:
+        raise ConfigError(f"write KEY=VALUE, or SCENARIO.KEY=VALUE of a scenario of this grid, got {unused[0]!r}")
+    return found
+
+
+def _grid(
+    strategies: Sequence[str], streams: Mapping[str, Mapping[str, Any]], seeds: int, common: Mapping[str, Any]
+) -> list[Job]:
     if seeds < 1:
         raise ConfigError(f"seeds must be at least 1, got {seeds}")
     settings: Sequence[str] = common["settings"]
     found = []
-    for scenario in (name.strip() for name in scenarios):
-        known(scenario)
+    for scenario, options in streams.items():
         for strategy in (name.strip() for name in strategies):
             own = _own(strategy, settings)
             _refuse(strategy, own)
-            fields = {**common, "settings": own}
+            fields = {**common, "options": options, "settings": own}
             found += [Job(scenario=scenario, strategy=strategy, seed=seed, **fields) for seed in range(seeds)]
     parts = {part for strategy in strategies for part in strategy.strip().split("+")}
     if unused := {s for s in settings if s.partition(".")[0] not in parts}:
@@ -127,16 +143,16 @@ def _local(
 
 
 def _tuned(
-    grid: Sequence[Job], protocol: str, trials: int, tune_on: str | None, out: Path, root: Path | None, settle: Run
+    grid: Sequence[Job], protocol: str, trials: int, on: Cut | None, out: Path, root: Path | None, settle: Run
 ) -> list[Job]:
     """Search settings for each strategy on each scenario, once for all seeds; return the grid with them."""
     first: dict[tuple[str, str], Job] = {}
     for job in grid:
         first.setdefault((job.scenario, job.strategy), job)
-    searches = {pair: _search(job, protocol, trials, tune_on) for pair, job in first.items()}
+    searches = {pair: _search(job, protocol, trials, on) for pair, job in first.items()}
     for job in {job.scenario: job for job in grid}.values():
         if protocol == "two-phase":
-            _refuse_overlap(job, tune_on, root)
+            _refuse_overlap(job, on or _sibling(job), root)
         else:
             _refuse_without_boundaries(job, root)
     made = [job for pair in searches for job in searches[pair]]
@@ -157,9 +173,14 @@ def _tuned(
     return kept
 
 
-def _search(job: Job, protocol: str, count: int, tune_on: str | None) -> list[Job]:
-    on = None if protocol == "first-task" else ((tune_on, {}) if tune_on else tuning.sibling(job.scenario))
-    return tuning.trials(job, count, on=on)  # two scenarios that are searched for alike share the trials
+def _search(job: Job, protocol: str, count: int, on: Cut | None) -> list[Job]:
+    where = None if protocol == "first-task" else on or _sibling(job)
+    return tuning.trials(job, count, on=where)  # two scenarios that are searched for alike share the trials
+
+
+def _sibling(job: Job) -> Cut:
+    name, options = tuning.sibling(job.scenario)
+    return name, {**options, **job.options}
 
 
 def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:
@@ -189,8 +210,8 @@ def _refuse_without_boundaries(job: Job, root: Path | None) -> None:
         )
 
 
-def _refuse_overlap(job: Job, tune_on: str | None, root: Path | None) -> None:
-    name, options = (tune_on, {}) if tune_on else tuning.sibling(job.scenario)
+def _refuse_overlap(job: Job, on: Cut, root: Path | None) -> None:
+    name, options = on
     try:
         searched = make_scenario(name, root, 0, **options)
     except NotFound as error:

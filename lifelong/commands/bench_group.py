@@ -11,6 +11,8 @@ from lifelong.commands.options import DATA_ROOT, JSON
 
 SINK = "Also write each cell for tensorboard, wandb (offline) or mlflow (files)."
 
+CUT = "Option of a scenario, or of all, e.g. experiences=10."
+
 
 @click.group()
 def bench() -> None:
@@ -20,6 +22,7 @@ def bench() -> None:
 @bench.command("run")
 @click.option("--strategies", default="naive,replay,joint", show_default=True, help="Separated by commas.")
 @click.option("--scenarios", default="split-fmnist", show_default=True, help="Separated by commas.")
+@click.option("--scenario-set", multiple=True, metavar="[SCENARIO.]KEY=VALUE", help=CUT)
 @click.option("--seeds", default=5, show_default=True, help="Runs of each pair, with seeds 0, 1, ...")
 @click.option("--epochs", default=2, show_default=True, help="Passes over each experience.")
 @click.option("--batch-size", default=32, show_default=True, help="New samples in a step.")

@@ -29,6 +29,7 @@ from lifelong.types import Batch
 def run(
     *,
     scenario: str,
+    scenario_set: Sequence[str],
     strategy: str,
     settings: Sequence[str],
     model: str,
@@ -61,7 +62,7 @@ def run(
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}")
     torch.set_num_threads(threads)
-    stream = make_scenario(scenario, data_root, seed)
+    stream = make_scenario(scenario, data_root, seed, **compose.cut(scenario, scenario_set))
     spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
     optim, spending = compose.optim(optimizer, lr, momentum, weight_decay, rate), compose.budget(budget)
     plan = Plan(

@@ -17,7 +17,14 @@ from lifelong.learning.rates import Rate
 from lifelong.ranges import setting
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-TABLES = ("follow", "set", "model_set", "rate", "budget")  # which the command line takes as repeated KEY=VALUE
+TABLES = (
+    "scenario_set",
+    "follow",
+    "set",
+    "model_set",
+    "rate",
+    "budget",
+)  # which the command line takes as repeated KEY=VALUE
 
 
 @final
@@ -27,6 +34,7 @@ class Config:
 
     Args:
         scenario: Id of the stream: lifelong scenarios.
+        scenario_set: Options of the scenario.
         source: Follow a stream instead: a log, a folder of files, or a broker's address.
         strategy: Plug-in, or several chained by +.
         model: Backbone: mlp, conv, identity or lite.
@@ -60,6 +68,7 @@ class Config:
     """
 
     scenario: str = "split-fmnist"
+    scenario_set: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     strategy: str = "replay"
     model: str = "mlp"

@@ -6,14 +6,14 @@ Each draws from a generator of its own: the same seed gives the same stream, and
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lifelong import plugins
 from lifelong.datauser import find
-from lifelong.errors import UnknownName
+from lifelong.errors import ConfigError, UnknownName
 from lifelong.streams.classes import class_incremental, few_shot, recurring, task_incremental
 from lifelong.streams.domains import domains, permuted, rotated
 from lifelong.streams.overlaps import overlapping
@@ -45,6 +45,7 @@ def scenario(name: str, root: Path | str | None = None, seed: int = 0, **options
 
     Raises:
         UnknownName: No scenario, or no option of it, is called so.
+        ConfigError: An option's value is refused.
     """
     kind, colon, rest = name.partition(":")
     if colon and kind in KINDS:
@@ -57,15 +58,17 @@ def scenario(name: str, root: Path | str | None = None, seed: int = 0, **options
     recipe = SCENARIOS[name]
     asked = _options(name, recipe.make, seed, {**recipe.options, **options})
     sets = [find(part, root=root) for part in (recipe.data, *recipe.more)]
-    made = recipe.make(sets if recipe.more else sets[0], **asked)
+    made = _cut(name, recipe.make, sets if recipe.more else sets[0], asked)
     own = name if sets[0].name == recipe.data else f"{name}-small"
     return replace(made, name=own)
 
 
-def known(name: str) -> None:
-    """Raise `UnknownName` unless `name` is one that `scenario` knows; its data may still be missing."""
+def known(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Raise `UnknownName` unless `scenario` knows `name`, and options so called; its data may still be missing."""
     kind, colon, _ = name.partition(":")
-    if name not in SCENARIOS and not (colon and (kind in KINDS or kind in plugins.names("scenario"))):
+    if name in SCENARIOS or (colon and kind in KINDS):
+        _options(name, SCENARIOS[name].make if name in SCENARIOS else KINDS[kind], 0, dict(options or {}))
+    elif not colon or kind not in plugins.names("scenario"):
         raise _unknown(name)
 
 
@@ -80,7 +83,14 @@ def _other(
     name: str, make: Callable[..., Scenario], data: str, root: Path | str | None, seed: int, options: dict[str, Any]
 ) -> Scenario:
     asked = _options(name, make, seed, options)
-    return replace(make(find(data, root=root), **asked), name=name)
+    return replace(_cut(name, make, find(data, root=root), asked), name=name)
+
+
+def _cut(name: str, make: Callable[..., Scenario], data: Any, asked: dict[str, Any]) -> Scenario:  # noqa: ANN401
+    try:
+        return make(data, **asked)
+    except TypeError as error:
+        raise ConfigError(f"{name} cannot be cut with {asked}: {error}") from error
 
 
 def _options(name: str, make: Callable[..., Scenario], seed: int, options: dict[str, Any]) -> dict[str, Any]:

@@ -139,6 +139,14 @@ def test_a_strategy_whose_cells_changed_is_run_anew_alone(grid, tmp_path):
     assert revision("simplex+slda") == revision("slda") > revision("nmc") == REVISION
 
 
+def test_all_strategies_have_a_turn_before_any_has_its_next():
+    """A grid under way compares all of them, and its pace says how long it will take."""
+    names = [("s", "naive", 0), ("s", "naive", 1), ("s", "ewc", 0), ("t", "naive", 0), ("s", "ewc", 1), ("s", "ewc", 2)]
+    jobs = [Job(scenario=scenario, strategy=strategy, seed=seed) for scenario, strategy, seed in names]
+    turns = [(job.scenario, job.strategy, job.seed) for job in workers.in_turns(jobs)]
+    assert turns == [names[i] for i in (0, 2, 3, 1, 4, 5)]
+
+
 def test_what_a_strategy_draws_follows_the_seed_of_its_cell():
     job = Job(scenario="split-digits", strategy="dkvb", part="first-task", seed=1)
     found = [cell.run(replace(job, settings=own)).result["log_loss"] for own in ((), ("seed=1",), ("seed=0",))]
@@ -415,7 +423,7 @@ def test_a_log_file_gets_a_line_a_minute_with_what_is_left():
     for at, done in ((0.0, 10), (30.0, 11), (120.0, 12), (130.0, 13), (200.0, 18), (201.0, 18)):
         now[0] = at
         told.tell(done, 18)
-    assert lines == ["grid: 12 of 18 cells, about 6 minutes left", "grid: 18 of 18 cells"]
+    assert lines == ["grid: 12 of 18 cells, about 6 min left", "grid: 18 of 18 cells"]
 
 
 @pytest.mark.e2e

@@ -10,7 +10,7 @@ from lifelong import files
 from lifelong.bench import cell
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
-from lifelong.bench.workers import Tell
+from lifelong.bench.workers import Tell, in_turns
 from lifelong.errors import ConfigError
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
@@ -47,7 +47,7 @@ def run(
         task = ray.remote(num_cpus=1, max_retries=1)(_run)
         left = {
             task.remote(job.plain(), str(root) if root else None): job
-            for job in wanted
+            for job in in_turns(wanted)
             if not store.settled(job, attempt)
         }
         while left:

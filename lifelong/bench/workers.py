@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def work(store: Store, jobs: Sequence[Job], attempt: str, root: Path | None = No
     Ends early when the process that started this one is gone.
     """
     parent = os.getppid()
-    for job in jobs:
+    for job in in_turns(jobs):
         if os.getppid() != parent:
             return
         if store.settled(job, attempt):
@@ -38,6 +39,20 @@ def work(store: Store, jobs: Sequence[Job], attempt: str, root: Path | None = No
         with lock:
             if not store.settled(job, attempt):
                 one(store, job, attempt, root)
+
+
+def in_turns(jobs: Sequence[Job]) -> list[Job]:
+    """Return `jobs` so that each strategy on each scenario has its turn before any has its next.
+
+    A grid under way then compares all of them already, and its pace tells how long the rest will take.
+    """
+    before: Counter[tuple[str, str]] = Counter()
+    turns: dict[int, list[Job]] = {}
+    for job in jobs:
+        pair = job.scenario, job.strategy
+        turns.setdefault(before[pair], []).append(job)
+        before[pair] += 1
+    return [job for turn in sorted(turns) for job in turns[turn]]
 
 
 def one(store: Store, job: Job, attempt: str, root: Path | None) -> None:

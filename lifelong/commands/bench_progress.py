@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,5 +59,5 @@ class Lines:
             return
         self._said, self._ended = now, done == total
         left = (now - self._begun) / (done - self._first) * (total - done) / 60 if done > self._first else None
-        rest = f", about {left:.0f} minutes left" if left is not None and done < total else ""
+        rest = f", about {math.ceil(left)} min left" if left is not None and done < total else ""
         self._write(f"{self._name}: {done} of {total} cells{rest}")

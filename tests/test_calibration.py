@@ -32,6 +32,13 @@ def test_log_loss_by_hand():
     assert log_loss(t([[1.0, 0.0]]), torch.tensor([1])) == pytest.approx(-math.log(1e-12))
 
 
+def test_a_sample_of_a_class_without_a_column_is_answered_wrong():
+    """By hand: sure of .9 and right of one, sure of .8 and wrong of the other; nothing was given to its class."""
+    said, y = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64), torch.tensor([0, -1])
+    assert calibration_error(said, y) == pytest.approx((0.1 + 0.8) / 2)
+    assert log_loss(said, y) == pytest.approx((-math.log(0.9) - math.log(1e-12)) / 2)
+
+
 def test_each_class_by_hand():
     assert class_accuracies(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 0]), 3) == [2 / 3, 1.0, None]
 

@@ -1,5 +1,6 @@
 """A grid's folder: jobs and results are what was written, failures are told apart, a changed job is run again."""
 
+import html
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import torch
 from lifelong.bench import cell, peak, tables, workers
 from lifelong.bench.compare import differences, versions
 from lifelong.bench.job import REVISION, Job, revision
+from lifelong.bench.spread import paired
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report
 from lifelong.commands.bench_progress import Lines
@@ -55,6 +57,9 @@ def test_jobs_are_read_as_they_were_written(tmp_path):
         {"protocol": "best"},
         {"part": "all"},
         {"flops": 0.0},
+        {"lr": math.nan},
+        {"lr": -1.0},
+        {"momentum": 1.0},
         {"protocol": "two-phase"},
         {"memory": 0},
         {"rehearsals": 0},
@@ -136,7 +141,10 @@ def test_a_strategy_whose_cells_changed_is_run_anew_alone(grid, tmp_path):
         store.write(job, {**ours, "digest": job.digest}, {})
     assert store.settled(JOBS[0], "a")
     assert not store.settled(slda, "a")
-    assert revision("simplex+slda") == revision("slda") > revision("nmc") == REVISION
+    of = {name: revision(replace(slda, strategy=name)) for name in ("simplex+slda", "slda", "nmc")}
+    assert of["simplex+slda"] == of["slda"] > of["nmc"] == REVISION
+    tried = replace(slda, scenario="permuted-digits", part="validation", label="trial-0")
+    assert revision(tried) == of["slda"] + 1
 
 
 def test_all_strategies_have_a_turn_before_any_has_its_next():
@@ -167,6 +175,8 @@ def test_who_trains_a_network_is_given_one(strategy, backbone):
     """Also who freezes it first, as long as samples come."""
     job = Job(scenario="split-digits", strategy=strategy)
     assert cell._spec(job, scenario("split-digits"))["backbone"]["name"] == backbone
+    told = cell._spec(replace(job, model_settings=("hidden=[5]",)), scenario("split-digits"))["backbone"]
+    assert told.get("hidden") == ([5] if backbone == "mlp" else None)
 
 
 def test_a_model_that_the_last_step_broke_is_no_result(monkeypatch):
@@ -188,6 +198,53 @@ def test_other_data_that_stood_in_are_said_in_the_row(grid, tmp_path):
     store.write(job, {**grid.result(JOBS[0]), "digest": job.digest}, {})
     assert "measured on split-fmnist-small" in tables.standings(store)[0]["note"]
     assert tables.standings(grid)[0]["note"] == ""
+
+
+def test_a_row_says_what_its_mean_is_over(grid, tmp_path):
+    """Data that changed between two cells, cells of an older version, budgets that ended a run."""
+    mine = [job for job in JOBS if job.strategy == "nmc"]
+    store = Store.create(tmp_path, mine, {})
+    first, second = (grid.result(job) for job in mine)
+    for job, found in zip(mine, (first, second), strict=True):
+        store.write(job, found, {})
+    assert tables.standings(store)[0]["note"] == ""
+    other = {**second["signature"], "data": {**second["signature"]["data"], "sha256": "0" * 64}}
+    spent = {"budget_spent": True, "stopped_by": "memory", "counters": {**second["counters"], "samples": 1200}}
+    store.write(mine[1], {**second, "signature": other, "revision": 1, **spent}, {})
+    note = tables.standings(store)[0]["note"]
+    assert "a mean over different data (000000000000, " in note
+    assert "1 of its cells are an older version's" in note
+    assert "budget used up (memory) in 1 of 2 runs, after 1,200 samples" in note
+    bench_report.write(store)
+    assert note in html.unescape((tmp_path / "report.html").read_text())
+
+
+def test_trials_of_a_search_are_no_seeds(grid, tmp_path, capsys):
+    tried = [replace(JOBS[0], label=f"trial-{i}", part="validation") for i in range(2)]
+    store = Store.create(tmp_path, tried, {})
+    found = grid.result(JOBS[0])
+    named = {**found["signature"], "name": f"{JOBS[0].scenario}-validation"}
+    for job in tried:
+        store.write(job, {**found, "digest": job.digest, "signature": named}, {})
+    rows = tables.standings(store)
+    assert [(row["strategy"], row["seeds"], row["note"]) for row in rows] == [
+        ("nmc trial-0", 1, ""),
+        ("nmc trial-1", 1, ""),
+    ]
+    bench_report.write(store)
+    bench_report.show(tmp_path, as_json=False)
+    assert "protocol: trials of a search" in capsys.readouterr().out
+    assert "conventional" not in (tmp_path / "report.html").read_text()
+
+
+def test_a_folder_is_one_runs_alone(tmp_path):
+    with Store.alone(tmp_path / "grid"), pytest.raises(Locked, match="another --out"):
+        Store.alone(tmp_path / "grid")
+    Store.alone(tmp_path / "grid").close()
+    (tmp_path / "file").write_text("")
+    for made in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="a file is in the way"):
+            Store.alone(made)
 
 
 def test_the_peak_is_that_of_the_cell_and_not_of_its_process():
@@ -225,6 +282,24 @@ def test_a_cell_that_somebody_runs_is_left_to_him(grid, tmp_path, monkeypatch):
         with pytest.raises(Locked):
             store.claim(JOBS[0])
         workers.work(store, JOBS[:1], "a")
+
+
+def test_chances_are_corrected_for_all_pairs_since_the_best_is_one_of_them(grid, tmp_path):
+    """By hand: three pairs, so the smallest p counts three times; also where the best is in it."""
+    scores = {"naive": (0.5, 0.6, 0.7), "nmc": (0.51, 0.59, 0.71), "slda": (0.8, 0.91, 1.0)}
+    jobs = [replace(JOBS[0], strategy=name, seed=seed) for name in scores for seed in range(3)]
+    store = Store.create(tmp_path, jobs, {})
+    for job in jobs:
+        found = grid.result(JOBS[0])
+        measured = {**found["metrics"], "acc_final": scores[job.strategy][job.seed]}
+        store.write(job, {**found, "digest": job.digest, "metrics": measured}, {})
+    best, *others = tables.standings(store)
+    assert best["strategy"] == "slda"
+    plain = {row["strategy"]: paired(row["values"], best["values"]) for row in others}
+    found = {row["strategy"]: row["p"] for row in others}
+    less, more = sorted(plain, key=plain.get)
+    assert found[less] == pytest.approx(3 * plain[less])
+    assert found[more] == pytest.approx(max(2 * plain[more], found[less]))
 
 
 def test_the_best_comes_first_and_others_are_tested_against_it(grid):
@@ -392,7 +467,7 @@ def test_workers_that_never_start_are_an_error_and_no_loop(tmp_path):
 
 @pytest.mark.e2e
 def test_a_worker_that_dies_costs_its_cell_only(tmp_path):
-    """Its cell is reported with the signal that ended it, the others finish."""
+    """A cell at which two processes died is reported with the signal, one that died by chance is run anew."""
     killer = tmp_path / "killer.py"
     killer.write_text(
         "import os, sys, signal\n"
@@ -401,16 +476,20 @@ def test_a_worker_that_dies_costs_its_cell_only(tmp_path):
         "from lifelong.bench.store import Store\n"
         "run = cell.run\n"
         "def dies(job, root=None):\n"
-        "    if job.seed == 0: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    once = Path(sys.argv[1]) / 'once'\n"
+        "    if job.seed == 0 or not once.exists():\n"
+        "        once.touch()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return run(job, root)\n"
         "cell.run = dies\n"
         "store = Store(Path(sys.argv[1]))\n"
         "workers.work(store, store.jobs(), 'a')\n"
     )
-    store = Store.create(tmp_path / "grid", JOBS[:2], {})
+    jobs = JOBS[1::-1]  # by chance it dies at seed 1, and then always at seed 0
+    store = Store.create(tmp_path / "grid", jobs, {})
     told = []
     command = [sys.executable, str(killer), str(store.folder)]
-    workers.crew(store, JOBS[:2], 1, "a", command, os.environ, lambda *n: told.append(n))
+    workers.crew(store, jobs, 1, "a", command, os.environ, lambda *n: told.append(n))
     assert store.failure(JOBS[0])["reason"] == "its process ended with code -9"
     assert store.result(JOBS[1]) is not None
     assert told[-1] == (2, 2)

@@ -68,6 +68,9 @@ def test_a_budget_stops_a_row():
     short = cell.run(Job(strategy="avalanche:Naive", flops=free["flops"] / 3, **SHORT)).result
     assert short["budget_spent"]
     assert free["flops"] / 3 <= short["flops"] < free["flops"] / 2
+    assert short["stopped_by"] == "flops"
+    assert 0 < short["counters"]["samples"] < free["counters"]["samples"] / 2
+    assert short["counters"]["rehearsed"] == 0
 
 
 @pytest.mark.parametrize(
@@ -84,7 +87,7 @@ def test_unknown_names_get_the_nearest(strategy, settings, says):
 
 def test_ours_and_theirs_stand_in_one_table_with_the_reason_beside(tmp_path, capsys):
     jobs = bench._grid(
-        ["avalanche:StreamingLDA", "slda"], ["split-digits"], 2,
+        ["avalanche:StreamingLDA", "slda"], {"split-digits": {}}, 2,
         {"settings": ["avalanche:StreamingLDA.shrinkage_param=0.01"], "epochs": 1, "lr": 0.05},
     )  # fmt: skip
     store = Store.create(tmp_path, jobs, {"protocol": "conventional"})

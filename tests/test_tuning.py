@@ -12,7 +12,7 @@ from lifelong.cli import cli
 from lifelong.commands import bench, bench_report
 from lifelong.errors import ConfigError
 from lifelong.streams.parts import from_data
-from lifelong.streams.scenarios import SCENARIOS, class_incremental, permuted, scenario
+from lifelong.streams.scenarios import SCENARIOS, class_incremental, permuted, scenario, validation
 from lifelong.types import Batch
 
 JOB = Job(scenario="split-fmnist", strategy="ewc", seed=3, settings=("samples=64",), epochs=2)
@@ -152,6 +152,34 @@ def test_data_of_ones_own_is_cut_as_told_and_searched_for_on_data_cut_alike(tmp_
     searched = Store(tmp_path / "grid" / "tuning").jobs()
     assert {job.scenario for job in searched} == {"split:b.npz"}
     assert all(job.options == {"experiences": 3, "order": [5, 4, 3, 2, 1, 0]} for job in searched)
+
+
+def test_what_no_trial_found_settings_for_is_no_result(tmp_path, monkeypatch, capsys):
+    """Run as they stand, its cells would say that their settings were searched."""
+    pytest.importorskip("optuna")
+    random, y = np.random.default_rng(0), np.arange(40) % 2
+    for name in "ab":
+        np.savez(tmp_path / f"{name}.npz", x_train=random.random((40, 5), dtype=np.float32), y_train=y)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench, "_local", lambda store, jobs, _, attempt, *__: workers.work(store, jobs, attempt))
+    line = ["bench", "run", "--strategies", "naive", "--scenarios", "online:a.npz", "--tune-on", "online:b.npz"]
+    line += ["--seeds", "1", "--trials", "2", "--out", "grid", "--json", "--scenario-set", "size=1"]
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(line, standalone_mode=False)
+    store = Store(tmp_path / "grid")
+    failure = store.failure(store.jobs()[0])
+    assert failure["kind"] == "failed"
+    assert "no trial of its search gave a result; the first: " in failure["reason"]
+    assert "1 samples cannot be split" in failure["reason"]
+
+
+def test_what_is_held_out_of_a_permuted_stream_is_trained_on_in_no_experience():
+    """The same samples come in each experience, in another order of their pixels."""
+    stream = validation(scenario("permuted-digits"))
+    sorted_pixels = [e.test.x.flatten(1).sort().values for e in stream]
+    trained = {row.tobytes() for e in stream for row in e.train.x.flatten(1).sort().values.numpy()}
+    assert all(torch.equal(sorted_pixels[0], other) for other in sorted_pixels)
+    assert not {row.tobytes() for row in sorted_pixels[0].numpy()} & trained
 
 
 def test_a_sibling_is_cut_as_the_scenario_is():

@@ -104,15 +104,18 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
     strategy, answer = _made(job, name, stream, counter)
     base = [_score(answer, x, y) for x, y in sides[1]] if name != "StreamingLDA" else None  # which knows nothing yet
     counter.wrap(strategy)
-    matrix, flops, printed = AccuracyMatrix(len(stream)), [], {}
-    for experience in benchmark.train_stream:
+    matrix, flops, printed, fresh = AccuracyMatrix(len(stream)), [], {}, 0
+    passes = 1 if name == "StreamingLDA" else job.epochs
+    for experience, (_, y) in zip(benchmark.train_stream, sides[0], strict=True):
         if not counter.spent:
+            before = counter.steps
             strategy.train(experience, eval_streams=[])
+            some = (counter.steps - before) * job.batch_size if counter.spent else len(y) * passes
+            fresh += min(some, len(y) * passes)
         strategy.model.eval()
         matrix.add([_score(answer, x, y) for x, y in sides[1]])
         flops.append(counter.total)
         printed = strategy.eval(benchmark.test_stream)
-    fresh = sum(len(y) for _, y in sides[0]) * (1 if name == "StreamingLDA" else job.epochs)
     weights = sum(t.nbytes for t in strategy.model.state_dict().values())
     return {
         "matrix": matrix.state()["rows"],
@@ -125,6 +128,7 @@ def _measure(job: Job, name: str, stream: Scenario) -> dict[str, Any]:
         "flops_around": counter.around,
         "flops_after": flops,
         "budget_spent": counter.spent,
+        **({"stopped_by": "flops"} if counter.spent else {}),
         "bytes": {"model": weights, "strategy": held(strategy, sides[0][0][0][:1].nbytes)},
     }
 
@@ -139,10 +143,9 @@ def _plain(experience: Any, labels: LabelMap, test: bool) -> tuple[Tensor, Tenso
 
 def _made(job: Job, name: str, stream: Scenario, counter: Counter) -> tuple[Any, Callable[[Tensor], Tensor]]:
     """Return the strategy, and what maps inputs to scores `[N, C]`."""
-    spec = compose.model_spec(
-        job.model if job.model != "auto" else "identity" if name == "StreamingLDA" else "mlp",
-        cell.shape_of(stream), "naive", job.model_settings,
-    )  # fmt: skip
+    bare = job.model == "auto" and name == "StreamingLDA"
+    kind_of = "identity" if bare else "mlp" if job.model == "auto" else job.model
+    spec = compose.model_spec(kind_of, cell.shape_of(stream), "naive", () if bare else job.model_settings)
     model = build(spec, seed=job.seed)
     model.grow(len(stream.classes))
     kind = getattr(supervised, name)

@@ -15,7 +15,7 @@ def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float
 
     Args:
         probabilities: `[N, C]`, rows add up to 1.
-        y: Class indices `[N]` i64.
+        y: Class indices `[N]` i64; of a class that no column stands for, below 0: any answer is wrong.
         bins: Of confidence, (0, 1/bins], (1/bins, 2/bins], ...
 
     Raises:
@@ -32,9 +32,13 @@ def calibration_error(probabilities: Tensor, y: Tensor, bins: int = 15) -> float
 
 
 def log_loss(probabilities: Tensor, y: Tensor) -> float:
-    """Return the mean negative natural logarithm of what was given to the right class; 0 counts as 1e-12."""
+    """Return the mean negative natural logarithm of what was given to the right class; 0 counts as 1e-12.
+
+    To a class that no column stands for (an index below 0) nothing was given.
+    """
     _check(probabilities, y)
-    return float(-probabilities.double().gather(1, y[:, None]).clamp(min=1e-12).log().mean())
+    given = probabilities.double().gather(1, y.clamp(min=0)[:, None]).squeeze(1).masked_fill(y < 0, 0.0)
+    return float(-given.clamp(min=1e-12).log().mean())
 
 
 def class_accuracies(said: Tensor, y: Tensor, classes: int) -> list[float | None]:

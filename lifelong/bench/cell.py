@@ -7,7 +7,7 @@ import inspect
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy
 import torch
 
 from lifelong import compose, plugins
-from lifelong.bench import calibration, metrics, peak, prequential
+from lifelong.bench import ending, metrics, peak, prequential
 from lifelong.bench.job import Job, revision
 from lifelong.bench.meter import Meter
 from lifelong.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def outcome(job: Job, stream: Scenario, measure: Callable[[], dict[str, Any]]) -
     named = {
         "job": job.plain(),
         "digest": job.digest,
-        "revision": revision(job.strategy),
+        "revision": revision(job),
         "signature": stream.signature,
     }
     return Outcome({**named, **found}, cost)
@@ -130,7 +130,9 @@ def _spec(job: Job, stream: Scenario) -> dict[str, Any]:
     shape = shape_of(stream)
     if job.model != "auto":
         return compose.model_spec(job.model, shape, job.strategy, job.model_settings)
-    return compose.model_spec("mlp" if _trains_backbone(job, shape) else "identity", shape, job.strategy)
+    if _trains_backbone(job, shape):
+        return compose.model_spec("mlp", shape, job.strategy, job.model_settings)
+    return compose.model_spec("identity", shape, job.strategy)
 
 
 def _trains_backbone(job: Job, shape: tuple[int, ...]) -> bool:
@@ -152,7 +154,7 @@ def _matrix(job: Job, learner: Learner, stream: Scenario) -> dict[str, Any]:
         "matrix": rows,
         "base": base,
         "metrics": metrics.summary(torch.tensor(rows, dtype=torch.float64), base),
-        **_last(learner, stream),
+        **ending.known(learner, stream),
         **_spending(learner, meter, spent),
         "flops_after": flops,
     }
@@ -225,25 +227,3 @@ def _spending(learner: Learner, meter: Meter, spent: str) -> dict[str, Any]:
         **({"stopped_by": spent} if spent else {}),
         "bytes": {"model": sum(t.nbytes for t in learner.model.state_dict().values()), "strategy": _kept(learner)},
     }
-
-
-def _last(learner: Learner, stream: Scenario) -> dict[str, Any]:
-    """Return what the learner knows at the end: each known class, and how sure it is about those."""
-    logits, truth = [], []
-    for experience in stream:
-        for batch in experience.batches(1024, None, learner.labels, test=True):
-            task = int(batch.task[0]) if learner.model.by_task else -1
-            logits.append(learner.outputs(batch.x, task).logits)
-            truth.append(batch.y)
-    said, y = torch.cat(logits), torch.cat(truth)
-    said, y = said[y >= 0], y[y >= 0]  # where a budget ended before they came, classes are not known
-    if bool(said.isnan().any()):  # the last step broke it: the loss of no later one could tell
-        raise DataError("the model ends with answers that are not numbers; lower the learning rate")
-    each = calibration.class_accuracies(said.argmax(1), y, len(learner.labels))
-    sure: Mapping[str, float] = {}
-    if bool(torch.isfinite(said).any(1).all()):
-        sure = {
-            "calibration_error": calibration.calibration_error(said.softmax(1), y),
-            "log_loss": calibration.log_loss(said.softmax(1), y),
-        }
-    return {"classes": {str(c): a for c, a in zip(learner.labels.tolist(), each, strict=True)}, **sure}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -81,6 +82,8 @@ class Job:
             raise ConfigError(
                 f"need epochs >= 1, batch_size >= 1 and seed >= 0, got {self.epochs}, {self.batch_size} and {self.seed}"
             )
+        if not (self.lr > 0 and math.isfinite(self.lr)) or not 0 <= self.momentum < 1:
+            raise ConfigError(f"need lr > 0 and 0 <= momentum < 1, got lr={self.lr} and momentum={self.momentum}")
         if self.flops is not None and not self.flops > 0:
             raise ConfigError(f"a budget of operations is above 0, got {self.flops}")
         if any(budget is not None and budget < 1 for budget in (self.rehearsals, self.memory)):
@@ -119,9 +122,11 @@ class Job:
             ) from error
 
 
-def revision(strategy: str) -> int:
-    """Return the revision of what cells of `strategy`, plug-ins joined by `+`, give now."""
-    return max(REVISED.get(name.strip(), REVISION) for name in strategy.split("+"))
+def revision(job: Job) -> int:
+    """Return the revision of what `job` gives now; of a strategy of several parts that of the newest."""
+    newest = max(REVISED.get(name.strip(), REVISION) for name in job.strategy.split("+"))
+    held_out_anew = job.part == "validation" and job.scenario.startswith(("permuted", "rotated"))
+    return newest + held_out_anew  # the same samples in all experiences
 
 
 def safe(name: str) -> str:

@@ -43,10 +43,21 @@ class Store:
         """
         cls.refuse_twice(jobs)
         store = cls(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        _make(folder)
         body = {"format": FORMAT, "about": dict(about), "jobs": [job.plain() for job in jobs]}
         files.write_atomic(folder / "grid.json", files.canonical_json(body))
         return store
+
+    @staticmethod
+    def alone(folder: Path) -> FileLock:
+        """Return the right to say what the grid in `folder` is, until it is closed or this process ends.
+
+        Raises:
+            ConfigError: A file is in the way.
+            Locked: Another process runs a grid there.
+        """
+        _make(folder)
+        return FileLock(folder / "run.lock", "wait until it has ended, or choose another --out")
 
     @staticmethod
     def refuse_twice(jobs: Sequence[Job]) -> None:
@@ -68,8 +79,9 @@ class Store:
                 f"no grid in {self.folder}: {path.name} is missing; make one with lifelong bench run --out"
             )
         found = _plain(path)
-        if found is None or found.get("format") != FORMAT:
-            got = "damaged" if found is None else f"of format {found.get('format')}"
+        whole = found is not None and isinstance(found.get("jobs"), list) and isinstance(found.get("about"), dict)
+        if found is None or not whole or found.get("format") != FORMAT:
+            got = f"of format {found.get('format')}" if found and found.get("format") != FORMAT else "damaged"
             raise ConfigError(f"{path} is {got}, this version reads format {FORMAT}; run the grid anew")
         return found
 
@@ -105,7 +117,7 @@ class Store:
     def settled(self, job: Job, attempt: str) -> bool:
         """Whether there is nothing left to do for `job` in this attempt; what older code gave does not count."""
         result, failure = self.result(job), self.failure(job)
-        if result is not None and result.get("revision") == revision(job.strategy):
+        if result is not None and result.get("revision") == revision(job):
             return True
         return failure is not None and bool(failure["attempt"] == attempt)
 
@@ -141,6 +153,15 @@ class Store:
         path = self.path(kind, job)
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(path, files.canonical_json(dict(value)))
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"{folder} is to be the folder of a grid, and a file is in the way; choose another"
+        ) from error
 
 
 def _plain(path: Path) -> dict[str, Any] | None:

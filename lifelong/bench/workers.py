@@ -18,6 +18,7 @@ from lifelong.errors import ConfigError, LifelongError, Locked
 POLL = 0.2  # seconds
 SHARE = 20.0  # looking at a large grid takes time from those who work: at most one part in this many
 STILLBORN = 3
+TRIES = 2
 Tell = Callable[[int, int], None]  # how many cells are settled, of how many
 
 
@@ -70,7 +71,9 @@ def crew(
     store: Store, jobs: Sequence[Job], count: int, attempt: str, command: Sequence[str], environment: Mapping[str, str],
     tell: Tell,
 ) -> None:  # fmt: skip
-    """Let `count` processes work until every job is settled; one that dies is replaced, its cell reported as failed.
+    """Let `count` processes work until every job is settled; one that dies is replaced, its cell tried once more.
+
+    A cell at which two processes died is reported as failed.
 
     Args:
         store: Where results go; its grid holds the jobs.
@@ -90,6 +93,7 @@ def crew(
     told = {**environment, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")}
     running: list[subprocess.Popen[bytes]] = []
     left, spared = list(jobs), STILLBORN  # ends of processes that had taken no cell
+    deaths: Counter[str] = Counter()
     try:
         while True:
             begun = time.monotonic()
@@ -98,8 +102,14 @@ def crew(
                 break
             for process in [p for p in running if p.poll() is not None]:
                 running.remove(process)
-                if process.returncode and not _blamed(store, left, process, attempt):
-                    spared -= 1
+                if not process.returncode:
+                    continue
+                mine = [job for job in left if store.claimant(job) == process.pid and not store.settled(job, attempt)]
+                spared -= not mine
+                deaths.update(job.key for job in mine)
+                for job in mine:
+                    if deaths[job.key] >= TRIES:  # what ends one process by chance does not end two
+                        store.fail(job, "failed", f"its process ended with code {process.returncode}", attempt)
             if spared <= 0:
                 said = " ".join(command)
                 raise LifelongError(f"{STILLBORN} processes ended before they took a cell; run {said} to see why")
@@ -113,11 +123,3 @@ def crew(
             process.terminate()
         for process in running:
             process.wait()
-
-
-def _blamed(store: Store, left: Sequence[Job], process: subprocess.Popen[bytes], attempt: str) -> bool:
-    """Report the cell that a process was at when it ended as failed; return whether there was one."""
-    mine = [job for job in left if store.claimant(job) == process.pid and not store.settled(job, attempt)]
-    for job in mine:
-        store.fail(job, "failed", f"its process ended with code {process.returncode}", attempt)
-    return bool(mine)

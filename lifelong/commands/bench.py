@@ -61,13 +61,17 @@ def run(
             else:
                 _local(store, wanted, jobs, attempt, data_root, tell)
 
-    if protocol != "conventional":
-        on = (tune_on, compose.cut(tune_on, scenario_set)) if tune_on else None
-        grid = _tuned(grid, protocol, trials, on, out, data_root, settle)
-    about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
-    store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
-    settle(store, grid)
-    bench_report.write(store, sinks)
+    with Store.alone(out):
+        if protocol != "conventional":
+            on = (tune_on, compose.cut(tune_on, scenario_set)) if tune_on else None
+            grid = _tuned(grid, protocol, trials, on, out, data_root, settle)
+        about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
+        store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
+        for job in grid:
+            if reason := job.tuned.get("failed"):  # run with settings that nobody searched it would say they were
+                store.fail(job, "failed", f"no trial of its search gave a result; the first: {reason}", attempt)
+        settle(store, grid)
+        bench_report.write(store, sinks)
     bench_report.show(out, as_json=as_json)
     if not as_json:
         tables.console.print(f"report: {out / 'report.html'}", soft_wrap=True)
@@ -161,16 +165,18 @@ def _tuned(
     frozen = {}
     for pair, search in searches.items():
         tried = [(job, result) for job in search if (result := store.result(job))]
-        if tried:
-            frozen[pair] = tuning.settle(first[pair], tried, protocol)
-    # where every trial was refused or failed the job stays as it was, and its own reason will be reported
-    kept = []
-    for job in grid:
-        best = frozen.get((job.scenario, job.strategy))
-        nothing = {"trials": 0, "score": None}
-        found = best or replace(job, protocol=protocol, tuned=nothing)
-        kept.append(replace(found, seed=job.seed))
-    return kept
+        frozen[pair] = (
+            tuning.settle(first[pair], tried, protocol) if tried else _unsearched(first[pair], search, store, protocol)
+        )
+    return [replace(frozen[job.scenario, job.strategy], seed=job.seed) for job in grid]
+
+
+def _unsearched(job: Job, search: Sequence[Job], store: Store, protocol: str) -> Job:
+    """Return `job` of which no trial gave a result; where all were refused, its own reason will be reported."""
+    failures = [failure for trial in search if (failure := store.failure(trial))]
+    reasons = [failure["reason"] for failure in failures if failure["kind"] == "failed"]
+    nothing = {"trials": 0, "score": None, **({"failed": reasons[0]} if reasons else {})}
+    return replace(job, protocol=protocol, tuned=nothing)
 
 
 def _search(job: Job, protocol: str, count: int, on: Cut | None) -> list[Job]:

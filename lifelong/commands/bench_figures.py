@@ -27,6 +27,7 @@ def _picture(plot: Any, rows: Sequence[Mapping[str, Any]]) -> bytes:  # noqa: AN
     figure, axes = plt.subplots(figsize=(5.6, 4.2), layout="constrained")
     try:
         plot(axes, rows)
+        figure.suptitle(f"{rows[0]['scenario']}, protocol: {rows[0]['protocol']}", fontsize=9)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         buffer = io.BytesIO()
@@ -40,11 +41,10 @@ def _stream(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     colours = plt.get_cmap("tab20")
     for number, row in enumerate(rows):
         if row["matrix"] is not None:
-            values = [sum(line[: i + 1]) / (i + 1) for i, line in enumerate(row["matrix"])]
+            values: Sequence[float] = [sum(line[: i + 1]) / (i + 1) for i, line in enumerate(row["matrix"])]
             x: Sequence[float] = range(1, len(values) + 1)
         else:
-            x = [point[0] for point in row["online"]["curve"]]
-            values = [point[1] for point in row["online"]["curve"]]
+            x, values = zip(*row["curve"], strict=True)
         style = {"color": colours(number % 20), "linestyle": STYLES[number % 4], "label": row["strategy"]}
         axes.plot(x, values, marker="o" if len(values) < 20 else None, markersize=3, **style)
     by_samples = rows[0]["matrix"] is None

@@ -11,6 +11,7 @@ from lifelong.commands.options import DATA_ROOT, JSON
 
 SINK = "Also write each cell for tensorboard, wandb (offline) or mlflow (files)."
 
+SIZES = "Argument of the backbone; where it is auto, of the MLPs."
 CUT = "Option of a scenario, or of all, e.g. experiences=10."
 
 
@@ -42,7 +43,7 @@ def bench() -> None:
     show_default=True,
     help="Backbone; auto is an MLP, or the samples themselves where a strategy trains none.",
 )
-@click.option("--model-set", "model_settings", multiple=True, metavar="KEY=VALUE", help="Argument of the backbone.")
+@click.option("--model-set", "model_settings", multiple=True, metavar="KEY=VALUE", help=SIZES)
 @click.option(
     "--protocol",
     type=click.Choice(["conventional", "two-phase", "first-task"]),

@@ -25,8 +25,9 @@ ONLINE = {
     "no_change": "the same for who always says the label before",
 }
 OTHERS = {
-    "p": "chance of so large a difference from the best strategy if there were none; paired over seeds, corrected; "
-    "nothing where the difference is the same at every seed, for then nothing was drawn and the seeds are one run",
+    "p": "chance of so large a difference from the best strategy if there were none; paired over seeds, corrected for "
+    "all pairs of strategies, since the best is known from the same runs; nothing where the difference is the same at "
+    "every seed, for then nothing was drawn and the seeds are one run",
     "TFLOP": "counted operations of learning, in 10^12",
     "rehearsed": "remembered samples that were learned again",
     "state, MB": "weights, and what the strategy keeps",

@@ -18,7 +18,8 @@ def validation(scenario: Scenario, share: float = 0.1, *, seed: int = 0) -> Scen
     """Return `scenario` with part of each experience's training samples held out as its test samples.
 
     The test samples of `scenario` are not reachable from the result. Each class gives the same share; a class keeps
-    at least one sample to train on, unless each class of its experience has only one.
+    at least one sample to train on, unless each class of its experience has only one. Where all experiences show the
+    same samples in another way (permuted, rotated), the same ones are held out of all.
 
     Args:
         scenario: What will be tuned for; its samples come from batches or map-style data.
@@ -32,6 +33,8 @@ def validation(scenario: Scenario, share: float = 0.1, *, seed: int = 0) -> Scen
         raise ConfigError(f"the share to hold out lies between 0 and 1, got {share}")
     random = torch.Generator().manual_seed(seed)
     seeds = torch.randint(2**62, (len(scenario),), generator=random).tolist()
+    if scenario.options.get("change") in ("permuted", "rotated"):  # what is held out once is never trained on
+        seeds = seeds[:1] * len(seeds)
 
     def cut(held_out: bool, index: int) -> Samples:
         experience = scenario[index]

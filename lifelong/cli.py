@@ -16,7 +16,7 @@ from lifelong.commands.options import DATA_ROOT, HEALTH_FILE, JSON, LOCATION, RE
 from lifelong.commands.registry_group import registry
 from lifelong.commands.stream_group import dead, status, stream
 from lifelong.commands.travel_group import diff, replay
-from lifelong.errors import UNWRITABLE, LifelongError, Unavailable
+from lifelong.errors import IN_THE_WAY, UNWRITABLE, ConfigError, LifelongError, Unavailable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -199,6 +199,9 @@ def main() -> None:
         click.echo(f"lifelong: {error}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:
+        if error.errno in IN_THE_WAY and error.filename is not None:
+            click.echo(f"lifelong: {error}; name another path, or change what is there or who may write it", err=True)
+            sys.exit(ConfigError.exit_code)
         if error.errno not in UNWRITABLE:
             raise
         click.echo(f"lifelong: {error}; what was there before is whole: make room, then do it again", err=True)

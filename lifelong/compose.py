@@ -35,10 +35,14 @@ def parse(settings: Sequence[str], names: Sequence[str]) -> Options:
         if name not in found:
             raise UnknownName.among("part of this strategy", name, names)
         try:
-            found[name][key] = json.loads(text)
+            found[name][key] = json.loads(text, parse_constant=_finite)
         except json.JSONDecodeError:
             found[name][key] = text
     return found
+
+
+def _finite(constant: str) -> float:
+    raise ConfigError(f"a setting is a finite number, got {constant}")
 
 
 def cut(scenario: str, settings: Sequence[str]) -> dict[str, Any]:
@@ -74,10 +78,12 @@ def construct(kind: str, name: str, options: Mapping[str, Any]) -> Any:  # noqa:
     for key in options:
         if key not in known:
             raise UnknownName.among(f"argument of {name}", key, known)
+    maker = plugins.find(kind, name)
+    ranges.truths(maker, options)
     try:
-        return plugins.find(kind, name)(**options)
-    except TypeError as error:
-        raise ConfigError(f"{name} cannot be made of {dict(options)}: {error}") from error
+        return maker(**options)
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise ConfigError(f"{name} cannot be made of {dict(options)}: {str(error) or type(error).__name__}") from error
 
 
 def _arguments(kind: str, name: str) -> list[str]:

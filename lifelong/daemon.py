@@ -25,7 +25,7 @@ from lifelong.release.registry import Registry
 from lifelong.release.report import Report
 from lifelong.release.snapshot import Snapshot
 from lifelong.streams.scenario import Scenario
-from lifelong.streams.validation import validation
+from lifelong.streams.validation import refuse_small, validation
 from lifelong.types import Batch, Experience
 
 log = logging.getLogger("lifelong.daemon")
@@ -70,6 +70,7 @@ class Trainer:
         self.stop = Event()  # set it from a signal handler: the run commits and raises Stopped
         self.progress = Progress()
         self.first = learner.ranks.first  # of several processes only one looks, commits and publishes
+        refuse_small(scenario)
         self._training = validation(scenario, self.plan.held_out, seed=self.plan.seed)
 
     def watch(self, notify: Notify) -> None:
@@ -130,7 +131,7 @@ class Trainer:
     def _tested(self) -> list[Experience]:
         """Return what to score on: every experience, or the one test set of a stream without boundaries."""
         every = list(self.scenario) if "boundaries" in self.scenario.provides else [self.scenario[0]]
-        return [e for e in every if e.test is not None]
+        return [e for e in every if e.test is not None and not (isinstance(e.test, Batch) and not len(e.test))]
 
     def _publish(self, registry: Registry, index: int, row: list[float]) -> None:
         learner, parent = self.learner, self.progress.parent

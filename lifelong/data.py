@@ -76,6 +76,7 @@ def load(name: str, *, root: Path | str | None = None, download: bool = False) -
     Args:
         name: E.g. `fashion-mnist`; without a root it becomes `fashion-mnist-small` where the full set is not installed.
         root: Folder to look in, and nowhere else; None looks at the system's data sets and at what is packaged.
+            Whatever the root, `digits` and `fashion-mnist-small` are those that come with what is installed.
         download: Let torchvision fetch a set that is not in `root`.
 
     Raises:

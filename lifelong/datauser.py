@@ -39,11 +39,10 @@ def find(name: str, *, root: Path | str | None = None) -> DataSet:
 
 
 def _file(path: Path) -> DataSet:
-    try:
-        arrays = read_npz(path, SPLIT_KEYS)
-    except DataError:
-        arrays = read_npz(path, SPLIT_KEYS[:2])
-    return _made(path.stem, arrays, str(path))
+    train = read_npz(path, SPLIT_KEYS[:2])
+    with np.load(path, allow_pickle=False) as file:
+        tested = any(key in file.files for key in SPLIT_KEYS[2:])
+    return _made(path.stem, [*train, *(read_npz(path, SPLIT_KEYS[2:]) if tested else [])], str(path))
 
 
 def _torchvision(name: str, root: Path | str | None) -> DataSet:
@@ -75,6 +74,11 @@ def _made(name: str, arrays: list[Array], source: str) -> DataSet:
     if any(y is None or x.shape[:1] != y.shape or not len(x) for x, y in zip(arrays[::2], labels, strict=True)):
         shapes = ", ".join(f"{a.dtype} {list(a.shape)}" for a in arrays)
         raise DataError(f"{source}: need samples [N, ...] and N integer or string labels, got {shapes}")
+    if any(x.ndim < 2 or x.shape[1:] != arrays[0].shape[1:] for x in arrays[::2]):
+        shapes = " and ".join(str(list(x.shape)) for x in arrays[::2])
+        raise DataError(f"{source}: samples are arrays [N, ...] of one shape, training and test, got {shapes}")
+    if len({y.dtype.kind == "U" for y in arrays[1::2]}) > 1:
+        raise DataError(f"{source}: labels are integers, or strings, in both parts; got both kinds")
     known = sorted({label for y in labels if y is not None for label in y.tolist()})
     classes: tuple[Label, ...] = tuple(known)
     parts, first = [], 0
@@ -91,6 +95,9 @@ def _values(x: Array, source: str) -> torch.Tensor:
         if images.dim() == 4 and images.shape[-1] in (1, 3):
             return images.movedim(-1, 1).contiguous()
         return images.unsqueeze(1) if images.dim() == 3 else images
-    if x.dtype != np.float32 or not np.isfinite(x).all():
-        raise DataError(f"{source}: samples are uint8, or float32 and finite, got {x.dtype}")
+    if x.dtype != np.float32:
+        raise DataError(f"{source}: samples are uint8, or float32, got {x.dtype}; convert them with astype")
+    if bad := int((~np.isfinite(x)).reshape(len(x), -1).any(1).sum()):
+        first = int((~np.isfinite(x)).reshape(len(x), -1).any(1).argmax())
+        raise DataError(f"{source}: {bad} of {len(x)} samples hold NaN or infinity, the first is {first}; repair them")
     return torch.from_numpy(x)

@@ -32,6 +32,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # of an OSError: full, over a quota, read-only
+IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM})  # of a path
 
 
 class LifelongError(Exception):

@@ -6,6 +6,7 @@ plain values, and `schema` is the JSON schema (draft 2020-12) of the class. Desc
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -42,6 +43,14 @@ def check(settings: Any) -> None:  # noqa: ANN401 - a dataclass
     for one in fields(settings):
         value = getattr(settings, one.name)
         _check(one, value)
+
+
+def truths(maker: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where `maker` takes true or false and `options` say else: the text `False` counts as true."""
+    for key, value in options.items():
+        default = inspect.signature(maker).parameters[key].default
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ConfigError(f"{key} wants true or false, got {value!r}")
 
 
 def of(cls: type[Made], values: Mapping[str, Any], what: str) -> Made:

@@ -132,6 +132,14 @@ def test_compat_prints_the_matrix_of_all_versions(lifelong, trained):
     assert [len(row) for row in shown] == [len(row) for row in said["matrix"]]
 
 
+def test_compat_refuses_other_data_of_the_same_name(lifelong, trained, monkeypatch):
+    facts = compat.DataSet.facts
+    monkeypatch.setattr(compat.DataSet, "facts", lambda self: {**facts(self), "sha256": "0" * 64})
+    code, _, err = lifelong("compat", trained / "registry", "--json")
+    assert code == 3
+    assert "is other data here (sha256 000000000000)" in err
+
+
 def test_compat_embeds_the_images_once_for_each_version(lifelong, trained, monkeypatch):
     """T extractions and not T^2, whatever is measured."""
     calls, plain = [], compat.outputs
@@ -209,6 +217,14 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["train", "--scenario", "split-fmnist", "--data-root", "nowhere", "--run", "x"], 4, "nowhere"),
         (["train", "--scenario", "split-fmnist-small", "--scenario-set", "order=3", "--run", "x"], 2, "order"),
         (["train", "--scenario", "blurry-fmnist-small", "--scenario-set", "size=[]", "--run", "x"], 2, "cannot be cut"),
+        (["train", "--scenario", "split-digits", "--scenario-set", "seed=3", "--run", "x"], 2, "'seed'; choose one of"),
+        (["train", "--scenario", "split-digits", "--scenario-set", "experiences=two", "--run", "x"], 2, "got 'two'"),
+        (["train", "--scenario", "rotated-digits", "--scenario-set", "angles=two", "--run", "x"], 2, "cannot be cut"),
+        (["train", "--scenario", "permuted-digits", "--scenario-set", "task_ids=no", "--run", "x"], 2, "true or false"),
+        (["train", "--scenario", "split-digits", "--run", "file"], 2, "File exists: 'file'; name another path"),
+        (["stream", "append", "file/log", "x.npz"], 2, "Not a directory: 'file/log'; name another path"),
+        (["bench", "run", "--scenarios", "split-digits", "--out", "file"], 2, "a file is in the way"),
+        (["bench", "run", "--protocol", "conventional", "--model", "mlpp"], 2, "did you mean 'mlp'"),
         (["train", "--scenario", "split-fmnist-small", "--threads", "0", "--run", "x"], 2, "threads"),
         (["train"], 2, "--run"),
         (["tran"], 2, "train"),
@@ -218,6 +234,7 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
         (["registry", "promote", "nowhere", "1"], 4, "no registry in nowhere"),
         (["compat", "nowhere"], 4, "no registry in nowhere"),
         (["data", "get", "imagenet"], 2, "imagenet"),
+        (["gallery", "upgrade", "g", "--registry", "r", "--originals", "."], 4, "no registry in r"),
         (["gallery", "upgrade", "g", "--registry", "r", "--originals", "nowhere"], 4, "no folder of originals"),
         (["serve", "--registry", "r", "--state", "s", "--port", "99999"], 2, "1..65535"),
         (["bench", "run", "--seeds", "0"], 2, "seeds"),
@@ -234,6 +251,7 @@ def test_bench_prints_mean_and_spread_and_its_protocol(lifelong, tmp_path):
 )
 def test_an_error_is_one_line_with_its_exit_code(lifelong, tmp_path, monkeypatch, words, code, said):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
     got, out, err = lifelong(*words)
 
     assert got == code, err

@@ -46,6 +46,10 @@ def test_a_seed_is_that_of_every_draw_unless_one_is_set():
         ("replay", ["capacity=0"], ConfigError, "at least 1"),
         ("replay", ["policy=newest"], UnknownName, "buffer policy"),
         ("replay", ['capacity="many"'], ConfigError, "replay cannot be made"),
+        ("replay", ["ratio=NaN"], ConfigError, "finite number, got NaN"),
+        ("replay", ["seed=one"], ConfigError, "replay cannot be made"),
+        ("bct", ["old=x"], ConfigError, "bct cannot be made"),
+        ("nmc", ["normalise=False"], ConfigError, "normalise wants true or false, got 'False'"),
         ("", [], UnknownName, "no strategy is called ''"),
     ],
 )

@@ -58,6 +58,25 @@ def test_each_experience_becomes_a_version_with_its_report(tmp_path):
     assert [kind for kind, _ in told if kind != "step"] == ["published", "experience", "published", "experience"]
 
 
+def test_an_experience_that_nobody_can_test_is_no_column(tmp_path):
+    """It is trained on; of an accuracy over no samples there is none, and not 0."""
+    tests = blobs(20)
+    known = tests.take((tests.y < 3).nonzero().flatten())
+    untested, made = class_incremental((blobs(), known), 4), learner()
+    progress = Trainer(made, untested, tmp_path / "run", plan=PLAN).run()
+    assert [len(row) for row in progress.matrix] == [3] * 4
+    with pytest.raises(DataError, match="'classes-3' has no test sample"):
+        made.score(untested[3])
+
+
+def test_an_experience_too_small_to_hold_out_of_is_refused_before_training(tmp_path):
+    train = blobs()
+    few = train.take(torch.cat([(train.y < 3).nonzero().flatten(), (train.y == 3).nonzero().flatten()[:1]]))
+    with pytest.raises(DataError, match=r"'classes-3' of \[3\] has 1 samples; one of each is held out"):
+        Trainer(learner(), class_incremental((few, blobs(20)), 4), tmp_path / "run", plan=PLAN)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_the_gate_refuses_is_recorded_and_training_goes_on(tmp_path):
     """An update that may cost nothing, by a learner that forgets: refused, with the reason in the history."""
     registry = Registry(tmp_path / "registry", create=True)

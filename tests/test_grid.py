@@ -275,6 +275,15 @@ def test_what_failed_is_tried_again_in_the_next_attempt_only(tmp_path, monkeypat
     assert store.failure(JOBS[0])["reason"] == "RuntimeError: out of luck"
 
 
+def test_another_job_that_fails_leaves_a_finished_cell_alone(grid, tmp_path):
+    store = Store.create(tmp_path, JOBS[:1], {})
+    store.write(JOBS[0], grid.result(JOBS[0]), {})
+    store.fail(replace(JOBS[0], lr=1.0), "failed", "it diverged", "a")
+    assert store.result(JOBS[0]) == grid.result(JOBS[0])
+    store.fail(JOBS[0], "failed", "of newer code", "a")
+    assert store.result(JOBS[0]) is None
+
+
 def test_a_cell_that_somebody_runs_is_left_to_him(grid, tmp_path, monkeypatch):
     store = Store.create(tmp_path, JOBS[:1], {})
     monkeypatch.setattr(cell, "run", lambda *_: pytest.fail("ran what was taken"))

@@ -330,6 +330,25 @@ def test_a_file_of_ones_own_is_cut_by_name(tmp_path):
     known("split:anything")
 
 
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"x_test": 0}, "lacks y_test"),
+        ({"y_test": 0}, "lacks x_test"),
+        ({"x_test": np.zeros((2, 5), np.float32), "y_test": np.array(["a", "b"])}, "got .30, 4. and .2, 5."),
+        ({"x_test": np.zeros((2, 4), np.float32), "y_test": np.array([0, 1])}, "got both kinds"),
+        ({"x_train": np.full((30, 4), np.nan, np.float32)}, "30 of 30 samples hold NaN or infinity, the first is 0"),
+        ({"x_train": np.zeros(30, np.float32)}, "arrays .N, ....*got .30."),
+        ({"x_train": np.zeros((30, 4))}, "uint8, or float32, got float64"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_ones_own_is_said(tmp_path, arrays, said):
+    good = {"x_train": np.zeros((30, 4), np.float32), "y_train": np.array(["a", "b"] * 15)}
+    np.savez(tmp_path / "own.npz", **{**good, **arrays})
+    with pytest.raises(DataError, match=said):
+        scenario(f"split:{tmp_path / 'own.npz'}", experiences=2)
+
+
 def test_a_data_set_of_torchvision_is_read_and_never_fetched(tmp_path):
     """Kuzushiji in torchvision's own layout, made of a few drawn images; what is not there is not downloaded."""
     pytest.importorskip("torchvision")

@@ -36,6 +36,10 @@ def test_a_stream_and_itself_in_another_pixel_order_are_the_same_samples():
         overlap.refuse_shared(first, second)
 
 
+def test_a_part_without_samples_has_no_fingerprints():
+    assert overlap.fingerprints(torch.empty(0, 3, 2)) == []
+
+
 def test_one_leaked_sample_is_found():
     ours, theirs = data(0), data(1)
     overlap.refuse_shared(class_incremental(ours, 2), class_incremental(theirs, 2))

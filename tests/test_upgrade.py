@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from lifelong.errors import ConfigError, DataError
+from lifelong.errors import ConfigError, DataError, NotFound
 from lifelong.gallery.embedded import EmbeddedGallery
 from lifelong.gallery.opening import opened, remote
 from lifelong.gallery.pgvector import PgVectorGallery
@@ -146,6 +146,9 @@ def test_the_command_embeds_with_the_live_version(registry, kit, tmp_path, capsy
     for name, sample in zip("ab", x, strict=False):
         np.save(tmp_path / "in" / f"{name}.npy", sample)
     paths = {"location": str(tmp_path / "g"), "registry": registry.root, "originals": tmp_path / "in"}
+    with pytest.raises(NotFound, match="there is no gallery in"):
+        command(**{**paths, "location": str(tmp_path / "none")}, version=None, rate=1e9, batch=2, as_json=True)
+    assert not (tmp_path / "none").exists()
     command(**paths, version=None, rate=1e9, batch=2, as_json=True)
     said = json.loads(capsys.readouterr().out)
     assert (said["version"], said["renewed"], said["absent"]) == (1, 2, 1)

@@ -23,7 +23,7 @@ from lifelong.types import Batch
 
 def fingerprints(x: Tensor, *, ordered: bool = False) -> list[bytes]:
     """Return 32 bytes for each sample of `[N, ...]`: equal for equal numbers, in whatever order unless `ordered`."""
-    flat = x.reshape(len(x), -1)
+    flat = x.flatten(1) if x.dim() > 1 else x[:, None]
     rows = (flat if ordered else flat.sort(1).values).contiguous().cpu().numpy()
     return [hashlib.sha256(row.tobytes()).digest() for row in rows]
 

@@ -111,7 +111,8 @@ class Store:
 
     def fail(self, job: Job, kind: str, reason: str, attempt: str) -> None:
         """Keep why `job` gave nothing in this `attempt` of the grid; another attempt may try again."""
-        self.path("cells", job).unlink(missing_ok=True)  # of older code, or it would not have been tried
+        if self.result(job) is not None:  # of older code, or it would not have been tried
+            self.path("cells", job).unlink(missing_ok=True)
         self._write("failed", job, {"digest": job.digest, "kind": kind, "reason": reason, "attempt": attempt})
 
     def settled(self, job: Job, attempt: str) -> bool:

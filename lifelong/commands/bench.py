@@ -15,11 +15,13 @@ import click
 
 from lifelong import compose, plugins
 from lifelong.bench import overlap, tuning, workers
+from lifelong.bench.cell import shape_of
 from lifelong.bench.job import Job
 from lifelong.bench.store import Store
 from lifelong.commands import bench_report, tables
 from lifelong.commands.bench_progress import progress
 from lifelong.errors import ConfigError, LifelongError, NotFound, UnknownName
+from lifelong.models import build
 from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 
@@ -65,6 +67,7 @@ def run(
         if protocol != "conventional":
             on = (tune_on, compose.cut(tune_on, scenario_set)) if tune_on else None
             grid = _tuned(grid, protocol, trials, on, out, data_root, settle)
+        _refuse_what_none_can_run(grid, data_root)
         about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
         store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
         for job in grid:
@@ -187,6 +190,18 @@ def _search(job: Job, protocol: str, count: int, on: Cut | None) -> list[Job]:
 def _sibling(job: Job) -> Cut:
     name, options = tuning.sibling(job.scenario)
     return name, {**options, **job.options}
+
+
+def _refuse_what_none_can_run(grid: Sequence[Job], root: Path | None) -> None:
+    """Raise `ConfigError` where a scenario cannot be cut as told, or a backbone cannot be made as told."""
+    for job in {job.scenario: job for job in reversed(grid)}.values():
+        try:
+            shape = shape_of(make_scenario(job.scenario, root, job.seed, **job.options))
+        except ConfigError:
+            raise
+        except LifelongError:  # data that are not there: its cells will fail, and say why
+            continue
+        build(compose.model_spec("mlp" if job.model == "auto" else job.model, shape, "naive", job.model_settings))
 
 
 def _leaks(grid: Sequence[Job], root: Path | None) -> dict[str, Any]:

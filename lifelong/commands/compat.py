@@ -86,10 +86,15 @@ def _found(registry: Path | str, data_root: Path | None) -> tuple[list[Snapshot]
     snapshots = [found.load(version) for version in found.versions()]
     if not snapshots:
         raise DataError(f"{registry} has no version yet; train one: lifelong train --registry {registry}")
-    name = snapshots[-1].training.get("scenario", {}).get("data", {}).get("name")
-    if not name:
+    told = snapshots[-1].training.get("scenario", {}).get("data", {})
+    if not (name := told.get("name")):
         raise DataError("these versions do not say what data they were trained on; measure them in Python instead")
     data = load(name, root=data_root)
+    if told.get("sha256") not in (None, data.facts()["sha256"]):
+        raise DataError(
+            f"{name} is other data here (sha256 {data.facts()['sha256'][:12]}) than these versions were trained on "
+            f"({told['sha256'][:12]}); name their folder with --data-root, or measure them in Python"
+        )
     if data.test is None:
         raise DataError(f"{name} has no test split to measure on")
     return snapshots, data

@@ -36,6 +36,8 @@ def upgrade(
     if number is None:
         raise NotFound(f"nothing is live in {registry}; name a version with --version")
     snapshot = found.load(number)
+    if "://" not in location and not (Path(location) / "items.sqlite").is_file():
+        raise NotFound(f"there is no gallery in {location}; name the folder that lifelong serve --state was given")
     embed = embedder(snapshot.build(), originals, tuple(int(n) for n in snapshot.input["shape"]))
     with opened(location, threads=1) as gallery:
         told = None if as_json else _teller(rate)

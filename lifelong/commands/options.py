@@ -13,7 +13,13 @@ DATA_ROOT = click.option(
     help="Folder of data sets; without it, installed and packaged ones.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-SEED = click.option("--seed", default=0, show_default=True, help="Of everything that is drawn.")
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Of everything that is drawn.",
+)
 
 
 def location(value: str | Path) -> str | Path:

@@ -22,6 +22,7 @@ from lifelong.models import build
 from lifelong.plan import Plan
 from lifelong.release.locate import locate as located
 from lifelong.streams.scenario import Scenario
+from lifelong.streams.scenarios import known
 from lifelong.streams.scenarios import scenario as make_scenario
 from lifelong.types import Batch
 
@@ -62,7 +63,8 @@ def run(
     if threads < 1:
         raise ConfigError(f"threads must be at least 1, got {threads}")
     torch.set_num_threads(threads)
-    stream = make_scenario(scenario, data_root, seed, **compose.cut(scenario, scenario_set))
+    known(scenario, options := compose.cut(scenario, scenario_set))
+    stream = make_scenario(scenario, data_root, seed, **options)
     spec = compose.model_spec(model, sample_shape(stream), strategy, model_set)
     optim, spending = compose.optim(optimizer, lr, momentum, weight_decay, rate), compose.budget(budget)
     plan = Plan(

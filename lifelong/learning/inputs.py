@@ -16,6 +16,8 @@ from lifelong.types import Batch
 
 def check_inputs(x: Tensor, dtype: torch.dtype, shape: Sequence[int]) -> None:
     """Raise `DataError` unless `x` is `[N, *shape]` of `dtype` (or flattened, or the other way round) and finite."""
+    if not isinstance(x, Tensor):
+        raise DataError(f"inputs are a tensor [N, ...], got {type(x).__name__}; use torch.as_tensor")
     if x.dtype != dtype or x.shape[1:] != shape or not shape:
         _fits(x, dtype, tuple(shape))
     # A sum is one cheap pass, and no finite sum has a non-finite term; only a suspect is looked at closely.

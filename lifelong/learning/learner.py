@@ -182,13 +182,19 @@ class Learner:
         return self.outputs(x).features
 
     def score(self, experience: Experience) -> float:
-        """Return the share (0..1) of held-out samples of `experience` that are predicted right."""
+        """Return the share (0..1) of held-out samples of `experience` that are predicted right.
+
+        Raises:
+            DataError: It has none: no share of them is right, and none is wrong.
+        """
         right = total = 0
         for batch in experience.batches(1024, None, self.labels, test=True):
             task = int(batch.task[0]) if self.model.by_task else -1
             right += int((self.outputs(batch.x, task).logits.argmax(1) == batch.y).sum()) if len(self.labels) else 0
             total += len(batch)
-        return right / max(total, 1)
+        if not total:
+            raise DataError(f"{experience.name!r} has no test sample, so no accuracy; leave it out of what is scored")
+        return right / total
 
     def state(self) -> State:
         """Return copies of everything that a bit-exact continuation needs."""

@@ -57,6 +57,8 @@ def _by_class(kind: str, data: Data, experiences: int | Sequence[int], order: Or
 
 
 def _sizes(classes: int, experiences: int | Sequence[int]) -> list[int]:
+    if isinstance(experiences, bool) or not isinstance(experiences, int | Sequence) or isinstance(experiences, str):
+        raise ConfigError(f"experiences are a number, or the number of classes of each, got {experiences!r}")
     if isinstance(experiences, int):
         if not 1 <= experiences <= classes:
             raise ConfigError(f"{classes} classes make 1 to {classes} experiences, got {experiences}")

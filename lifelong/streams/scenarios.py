@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lifelong import plugins
+from lifelong import plugins, ranges
 from lifelong.datauser import find
 from lifelong.errors import ConfigError, UnknownName
 from lifelong.streams.classes import class_incremental, few_shot, recurring, task_incremental
@@ -89,8 +89,8 @@ def _other(
 def _cut(name: str, make: Callable[..., Scenario], data: Any, asked: dict[str, Any]) -> Scenario:  # noqa: ANN401
     try:
         return make(data, **asked)
-    except TypeError as error:
-        raise ConfigError(f"{name} cannot be cut with {asked}: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"{name} cannot be cut with {asked}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _options(name: str, make: Callable[..., Scenario], seed: int, options: dict[str, Any]) -> dict[str, Any]:
@@ -99,4 +99,5 @@ def _options(name: str, make: Callable[..., Scenario], seed: int, options: dict[
     for option in options:
         if option not in takes - {"seed"}:
             raise UnknownName.among(f"option of {name}", option, takes - {"seed"})
+    ranges.truths(make, options)
     return {**options, **({"seed": seed} if "seed" in takes else {})}

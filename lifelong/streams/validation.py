@@ -59,6 +59,19 @@ def validation(scenario: Scenario, share: float = 0.1, *, seed: int = 0) -> Scen
     return replace(scenario, name=f"{scenario.name}-validation", experiences=steps, options=options, counts=counts)
 
 
+def refuse_small(scenario: Scenario) -> None:
+    """Raise `DataError` where an experience has too few samples to hold one out, before anything was trained."""
+    if "boundaries" not in scenario.provides:
+        return
+    for experience in scenario:
+        samples = experience.train
+        if isinstance(samples, Batch | Subset) and len(samples.y) < 2:
+            raise DataError(
+                f"experience {experience.name!r} of {list(experience.classes)} has {len(samples.y)} samples; one of "
+                "each is held out; cut the stream into fewer experiences, or leave those classes out"
+            )
+
+
 def _split(y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the rows `[N - M]` to keep and `[M]` to hold out of samples with class indices `y` `[N]`, ascending."""
     if len(y) < 2:

@@ -51,6 +51,7 @@ def run(
     streams = _streams(scenarios.split(","), scenario_set, tune_on)
     grid = _grid(strategies.split(","), streams, seeds, common)
     Store.refuse_twice(grid)
+    _refuse_what_none_can_run(grid, data_root)
     attempt = secrets.token_hex(4)
 
     def settle(store: Store, wanted: Sequence[Job]) -> None:
@@ -67,7 +68,6 @@ def run(
         if protocol != "conventional":
             on = (tune_on, compose.cut(tune_on, scenario_set)) if tune_on else None
             grid = _tuned(grid, protocol, trials, on, out, data_root, settle)
-        _refuse_what_none_can_run(grid, data_root)
         about = {"protocol": protocol, "trials": trials if protocol != "conventional" else 0}
         store = Store.create(out, grid, {**about, "leaks": _leaks(grid, data_root)})
         for job in grid:

@@ -48,7 +48,7 @@ LIBRARY: dict[str, set[str]] = {
     "datatable": {"errors", "labels", "datafiles"},
     "data": VALUES | {"datafiles", "datatable"},
     "datauser": VALUES | {"data", "datafiles", "datatable"},
-    "streams": VALUES | {"data", "datauser", "plugins", "models"},  # frozen encoders make features of samples
+    "streams": VALUES | {"data", "datauser", "plugins", "ranges", "models"},  # frozen encoders make features of samples
     "sources": {"errors", "labels", "files"},
     "models": VALUES | FILES,
     "gallery": VALUES | {"locks"},

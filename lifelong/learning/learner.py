@@ -182,11 +182,7 @@ class Learner:
         return self.outputs(x).features
 
     def score(self, experience: Experience) -> float:
-        """Return the share (0..1) of held-out samples of `experience` that are predicted right.
-
-        Raises:
-            DataError: It has none: no share of them is right, and none is wrong.
-        """
+        """Return the share (0..1) of held-out samples of `experience` that are right; `DataError` if it has none."""
         right = total = 0
         for batch in experience.batches(1024, None, self.labels, test=True):
             task = int(batch.task[0]) if self.model.by_task else -1
